@@ -1,0 +1,227 @@
+"""What the engine says while it works.
+
+The engine and the jobs speak only by `emit(event)`. Each event is one frozen record whose fields
+are plain values, so that it can be written as one JSON line and read back by another process.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Base of all events; the class name is the event's name in `events.jsonl`."""
+
+
+Emit = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """An `Emit` that nobody listens to."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice(Event):
+    """Something a person should know. Nothing is repaired or replaced without one."""
+
+    severity: str
+    """`info`, `warning` or `error`."""
+    topic: str
+    """A short stable word for scripts and filters, such as `fallback` or `caption`."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SettingChosen(Event):
+    """A setting that the person left open was decided by the program, or an asked one replaced."""
+
+    name: str
+    value: Any
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted(Event):
+    """A piece of work with a name begins; `total` is 0 where its length is unknown."""
+
+    stage: str
+    total: int
+    unit: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageProgress(Event):
+    """`done` of the stage's total are finished. Not kept in `events.jsonl`."""
+
+    stage: str
+    done: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFinished(Event):
+    stage: str
+    done: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemRejected(Event):
+    """An image is not trained on; also stands in `fates.jsonl`."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted(Event):
+    """The first line of a run, or of its continuation."""
+
+    name: str
+    steps: int
+    """Optimizer steps of the whole run."""
+    epochs: int
+    first_step: int
+    """The first step that this process will do; 1 in a new run."""
+    images: int
+    effective_batch: int
+    device: str
+    model: str
+    command: str
+    """The command line that started it, for showing; secrets removed."""
+    version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepDone(Event):
+    """One optimizer update."""
+
+    step: int
+    epoch: int
+    loss: float
+    """Mean loss of the step's items."""
+    lr: float
+    bucket: tuple[int, int]
+    """Width and height in pixels."""
+    grad_norm: float | None
+    """Norm of the whole gradient before clipping; none where clipping is off."""
+    items: int
+    duration_s: float
+    memory_bytes: int | None = None
+    """Peak allocated on the device since the start; none on a CPU."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochDone(Event):
+    epoch: int
+    step: int
+    loss: float
+    """Mean over the epoch's items."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointSaved(Event):
+    step: int
+    epoch: int
+    path: str
+    size_bytes: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateSaved(Event):
+    step: int
+    epoch: int
+    path: str
+    size_bytes: int
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRemoved(Event):
+    """An older checkpoint or state made room for a newer one."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleSaved(Event):
+    step: int
+    path: str
+    prompt: str
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationDone(Event):
+    step: int
+    epoch: int
+    loss: float
+    train_loss: float
+    """The same measure on training images."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFinished(Event):
+    """The last line of a run that did all its steps."""
+
+    steps: int
+    epochs: int
+    loss: float
+    """Mean over the last epoch's items."""
+    checkpoint: str
+    duration_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStopped(Event):
+    """The last line of a run that ended before its last step."""
+
+    step: int
+    reason: str
+    """`interrupted`, `terminated`, `time limit`, `asked`, or the error's words."""
+    resumable: bool
+    fix: str
+    """The command that goes on from here."""
+
+
+class EventLine:
+    """One event as one JSON line, and back."""
+
+    kinds: ClassVar[Mapping[str, type[Event]]]
+
+    @staticmethod
+    def write(event: Event, time_s: float) -> str:
+        """Return ASCII JSON without a line end; `time_s` is seconds since 1970, UTC."""
+        return json.dumps({"event": type(event).__name__, "time": round(time_s, 3)} | asdict(event))
+
+    @staticmethod
+    def read(line: str) -> tuple[float, Event] | None:
+        """Return (time, event), or None for a line that this version does not understand.
+
+        A half-written last line, an event of a newer version, or a foreign line gives None.
+        """
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return None
+        kind = EventLine.kinds.get(record.pop("event", "")) if isinstance(record, dict) else None
+        if kind is None:
+            return None
+        time_s = record.pop("time", 0.0)
+        known = {field.name for field in fields(kind)}
+        values = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in record.items()
+            if name in known
+        }
+        try:
+            return float(time_s), kind(**values)
+        except (TypeError, ValueError):
+            return None
+
+
+EventLine.kinds = {kind.__name__: kind for kind in Event.__subclasses__()}
