@@ -1,0 +1,1 @@
+"""The engine: batches in order, one update after another, states and checkpoints."""
