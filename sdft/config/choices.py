@@ -1,0 +1,35 @@
+"""The names that settings choose from; what each name means is known where it is used."""
+
+from __future__ import annotations
+
+OPTIMIZERS = (
+    "AdamW",
+    "AdamW8bit",
+    "PagedAdamW8bit",
+    "PagedAdamW",
+    "PagedAdamW32bit",
+    "Lion",
+    "Lion8bit",
+    "PagedLion8bit",
+    "SGDNesterov",
+    "SGDNesterov8bit",
+    "DAdaptation",
+    "DAdaptAdamPreprint",
+    "DAdaptAdaGrad",
+    "DAdaptAdam",
+    "DAdaptAdan",
+    "DAdaptAdanIP",
+    "DAdaptLion",
+    "DAdaptSGD",
+    "Prodigy",
+    "Adafactor",
+    "RAdamScheduleFree",
+    "AdamWScheduleFree",
+    "SGDScheduleFree",
+)
+"""Known to `optimizer_type`, which also takes a torch.optim class name or a class path."""
+
+
+def canonical(name: str, known: tuple[str, ...]) -> str:
+    """Return the known spelling of `name` whatever its case, or `name` itself."""
+    return next((spelling for spelling in known if spelling.lower() == name.lower()), name)
