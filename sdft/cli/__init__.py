@@ -1,0 +1,1 @@
+"""The `sdft` command: reads command lines, calls a job, prints its result."""

@@ -1,0 +1,135 @@
+"""The root of the `sdft` command.
+
+A command's module is imported when the command is called, so that `sdft --help` stays fast. All
+commands end here: what a person caused or can mend becomes a message and an exit code, anything
+else one line that names the error, and `--debug` shows where it came from.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from sdft import __version__
+from sdft.errors import SdftError, UnknownName, nearest
+
+COMMANDS = {
+    "demo": "the whole way on a tiny model and pictures made for it; no network",
+    "doctor": "what this machine has, what will be used, what is missing and how to get it",
+    "bucket": "plan the buckets; show the fate of every image",
+    "cache-latents": "encode the images once, to disk",
+    "train": "fine-tune; also takes a fine_tune.py command line as it is",
+    "sample": "pictures from a checkpoint",
+}
+"""Every command, in the order of the help. Its module is `sdft.cli.<name>`, its Typer `app`."""
+
+
+class LazyCommands(TyperGroup):
+    """Knows its commands by name and imports one when it is called."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        if cmd_name not in COMMANDS:
+            if cmd_name.startswith("-"):
+                return None
+            raise UnknownName(
+                what=f'no command "{cmd_name}"',
+                fix=nearest(cmd_name, list(COMMANDS)) or "see: sdft --help",
+            )
+        module = import_module(f"sdft.cli.{cmd_name.replace('-', '_')}")
+        return get_command(module.app)
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        from sdft.cli.help import print_root_help
+
+        print_root_help(COMMANDS)
+
+
+app = typer.Typer(
+    cls=LazyCommands,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    ctx: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Fine-tunes Stable Diffusion 1.x and 2.x on your own pictures."""
+    if version:
+        print(f"sdft {__version__}")
+    elif ctx.invoked_subcommand is None:
+        print(ctx.get_help(), end="")
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code. Prints; never raises but for `--debug`."""
+    soften_streams()
+    debug = "--debug" in argv
+    words = [word for word in argv if word != "--debug"]
+    try:
+        get_command(app).main(args=words, prog_name="sdft")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return _nobody_reads()
+    except Exception as error:  # noqa: BLE001 - the edge, where whatever happened is reported
+        if debug:
+            _print_traceback(error)
+        return _report(error, words)
+    return 0
+
+
+def soften_streams() -> None:
+    """Let a character that the console's code page lacks be shown as `\\u3042`, not raise."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
+
+
+def _report(error: Exception, words: Sequence[str]) -> int:
+    from sdft.cli.output import print_error, print_problems
+
+    if isinstance(error, SdftError):
+        print_problems(error, as_json="--json" in words)
+        return error.exit_code
+    print_error(
+        f"{type(error).__name__}: {error}",
+        "an error in sdft, not in what you asked for; run again with --debug to see where",
+    )
+    return 1
+
+
+def _print_traceback(error: Exception) -> None:
+    import traceback
+
+    traceback.print_exception(error)
+
+
+def _nobody_reads() -> int:
+    # Python flushes stdout at its end and would complain there once more.
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 1

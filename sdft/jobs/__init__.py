@@ -1,0 +1,1 @@
+"""One file a command: settings in, events and a result out. Here the config stops."""
