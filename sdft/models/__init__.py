@@ -1,0 +1,1 @@
+"""Stable Diffusion as loaded things: families, files of models, the three networks."""
