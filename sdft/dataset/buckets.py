@@ -31,6 +31,9 @@ from sdft.errors import ConfigError
 MIN_SIDE_PX = 8
 """An image thinner than this is refused: 8 px make one latent pixel (three halvings in the VAE)."""
 
+_IMAGES_AT_ONCE = 1 << 15
+"""The arrays of so many images stay in the processor's cache: about twice as fast as all at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
@@ -80,9 +83,16 @@ def choose(sizes_N2: np.ndarray, settings: BucketSettings) -> Chosen:
     Shapes: [N, 2] integers above 0 in; twice [N, 2] out.
     """
     sizes_N2 = np.asarray(sizes_N2, dtype=np.int64).reshape(-1, 2)
-    if settings.enable_bucket and settings.bucket_no_upscale:
-        return _choose_without_upscaling(sizes_N2, settings)
-    return _choose_from_list(sizes_N2, np.array(bucket_list(settings), dtype=np.int64))
+    buckets_N2, resized_N2 = np.empty_like(sizes_N2), np.empty_like(sizes_N2)
+    buckets_K2 = np.array(bucket_list(settings), dtype=np.int64)
+    for start in range(0, len(sizes_N2), _IMAGES_AT_ONCE):
+        part = slice(start, start + _IMAGES_AT_ONCE)
+        if len(buckets_K2) == 0:
+            chosen = _choose_without_upscaling(sizes_N2[part], settings)
+        else:
+            chosen = _choose_from_list(sizes_N2[part], buckets_K2)
+        buckets_N2[part], resized_N2[part] = chosen.buckets_N2, chosen.resized_N2
+    return Chosen(buckets_N2, resized_N2)
 
 
 def plan_buckets(
