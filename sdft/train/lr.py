@@ -28,6 +28,9 @@ LR_SCHEDULES = Registry(
         "polynomial": "sdft.train.lr:polynomial",
         "inverse_sqrt": "sdft.train.lr:inverse_sqrt",
         "cosine_with_min_lr": "sdft.train.lr:cosine_with_min_lr",
+        "cosine_warmup_with_min_lr": "sdft.train.lr:cosine_warmup_with_min_lr",
+        # The optimizer finds its own rate; see its relative_step.
+        "adafactor": "sdft.train.lr:constant",
         "warmup_stable_decay": "sdft.train.lr:warmup_stable_decay",
         "piecewise_constant": "sdft.train.lr:piecewise_constant",
     },
@@ -74,10 +77,19 @@ def build_factor(
 
     def factor(step: int) -> float:
         if step < warmup_steps:
-            return step / max(1, warmup_steps)
+            return _rise(canonical, step, warmup_steps, min_lr_ratio)
         return after_warmup(step)
 
     return factor
+
+
+def _rise(canonical: str, step: int, warmup_steps: int, min_lr_ratio: float) -> float:
+    """Return the factor during warm-up: from 0 in a straight line, but for two of the libraries'."""
+    if canonical == "warmup_stable_decay":
+        return min_lr_ratio + (1.0 - min_lr_ratio) * step / warmup_steps
+    if canonical == "cosine_warmup_with_min_lr":
+        return (step + 1) / warmup_steps
+    return step / warmup_steps
 
 
 def _progress(step: int, warmup_steps: int, total_steps: int) -> float:
@@ -157,6 +169,19 @@ def cosine_with_min_lr(
 
     def factor(step: int) -> float:
         progress = _progress(step, warmup_steps, total_steps)
+        wave = 0.5 * (1.0 + math.cos(math.pi * num_cycles * progress))
+        return max(0.0, wave * (1.0 - min_lr_ratio) + min_lr_ratio)
+
+    return factor
+
+
+def cosine_warmup_with_min_lr(
+    *, total_steps: int, warmup_steps: int, min_lr_ratio: float, num_cycles: int, **_: object
+) -> Factor:
+    """Follow the same wave one step ahead, so that the last update is at the floor itself."""
+
+    def factor(step: int) -> float:
+        progress = (step + 1 - warmup_steps) / max(1, total_steps - warmup_steps)
         wave = 0.5 * (1.0 + math.cos(math.pi * num_cycles * progress))
         return max(0.0, wave * (1.0 - min_lr_ratio) + min_lr_ratio)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from hashlib import blake2b
@@ -167,9 +168,12 @@ def read_optimizer(folder: Path) -> dict[str, Any]:
     Raises: DataError where the file holds anything else.
     """
     try:
-        state: dict[str, Any] = torch.load(
-            folder / OPTIMIZER, map_location="cpu", weights_only=True
-        )
+        with warnings.catch_warnings():
+            # torch warns of pickles that it did not write; those are refused here.
+            warnings.simplefilter("ignore", UserWarning)
+            state: dict[str, Any] = torch.load(
+                folder / OPTIMIZER, map_location="cpu", weights_only=True
+            )
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise DataError(
             what=f"not an optimizer's state: {error}", where=str(folder / OPTIMIZER)

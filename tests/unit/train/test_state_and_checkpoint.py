@@ -1,0 +1,119 @@
+"""States are whole or recognised as damaged; checkpoints follow sd-scripts' names and rules."""
+
+import pickle
+
+import pytest
+import torch
+
+from sdft.errors import DataError
+from sdft.train.checkpoint import SaveRules, epoch_stem, file_name, step_stem
+from sdft.train.state import (
+    Identity,
+    Progress,
+    damage,
+    newest_state,
+    read_module,
+    read_optimizer,
+    read_state,
+    save_state,
+    state_name,
+)
+
+PROGRESS = Progress(step=3, epoch=2, steps_into_epoch=1, epoch_loss_sum=0.5, epoch_items=4)
+
+
+def save(folder, step=3):
+    return save_state(
+        folder / state_name(step),
+        modules={"unet": {"weight": torch.arange(6.0).reshape(2, 3)}},
+        optimizer={"optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "lr": 0.1}},
+        progress=PROGRESS,
+        identity=Identity(parts={"settings": "abc"}),
+        events_bytes=77,
+    )
+
+
+def test_a_state_comes_back_as_it_was_saved(tmp_path):
+    save(tmp_path)
+    state = read_state(tmp_path / "step00000003")
+    assert state.progress == PROGRESS
+    assert state.events_bytes == 77
+    assert state.identity == Identity(parts={"settings": "abc"})
+    assert torch.equal(read_module(state.path, "unet")["weight"], torch.arange(6.0).reshape(2, 3))
+    assert read_optimizer(state.path)["optimizer"]["state"][0]["step"].item() == 3.0
+
+
+@pytest.mark.parametrize("name", ["unet.safetensors", "optimizer.pt", "progress.json"])
+def test_a_flipped_byte_is_found_and_the_state_before_is_used(tmp_path, name):
+    save(tmp_path, step=3)
+    save(tmp_path, step=6)
+    victim = tmp_path / "step00000006" / name
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    assert name in damage(tmp_path / "step00000006")
+    state, passed_over = newest_state(tmp_path)
+    assert state.path.name == "step00000003"
+    assert [(path.name, reason) for path, reason in passed_over] == [
+        ("step00000006", f"{name} has been altered")
+    ]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    save(tmp_path)
+    (tmp_path / "step00000003" / "unet.safetensors").unlink()
+    with pytest.raises(DataError, match=r"unet\.safetensors is missing"):
+        read_state(tmp_path / "step00000003")
+
+
+def test_an_unfinished_state_is_not_taken_for_one(tmp_path):
+    save(tmp_path)
+    (tmp_path / "step00000009.part-0a1b2c3d").mkdir()
+    state, passed_over = newest_state(tmp_path)
+    assert state.path.name == "step00000003"
+    assert passed_over == []
+
+
+class RunsCode:
+    def __reduce__(self):
+        return (print, ("executed",))
+
+
+def test_an_optimizer_file_that_would_run_code_is_refused(tmp_path, capsys):
+    save(tmp_path)
+    with (tmp_path / "step00000003" / "optimizer.pt").open("wb") as file:
+        pickle.dump(RunsCode(), file)
+    with pytest.raises(DataError):
+        read_optimizer(tmp_path / "step00000003")
+    assert "executed" not in capsys.readouterr().out
+
+
+def test_identity_names_what_differs():
+    old = Identity(parts={"settings": "a", "model": "m", "gone": "x"})
+    new = Identity(parts={"settings": "b", "model": "m", "extra": "y"})
+    assert old.differences(new) == ["settings", "gone", "extra"]
+
+
+def test_names_are_those_of_sd_scripts():
+    assert file_name(step_stem("cats", 100), "safetensors") == "cats-step00000100.safetensors"
+    assert file_name(epoch_stem("cats", 1), "ckpt") == "cats-000001.ckpt"
+    assert file_name("cats", "diffusers") == "cats"
+
+
+def test_saves_come_every_n_and_never_at_the_last_which_is_saved_anyway():
+    rules = SaveRules(every_n_steps=2, every_n_epochs=3)
+    assert [s for s in range(1, 9) if rules.after_step(s, 8)] == [2, 4, 6]
+    assert [e for e in range(1, 10) if rules.after_epoch(e, 9)] == [3, 6]
+
+
+def test_keep_last_rules_remove_what_sd_scripts_removes():
+    rules = SaveRules(every_n_steps=10, last_n_steps=25, every_n_epochs=2, last_n_epochs=2)
+    kept_steps, kept_epochs = set(), set()
+    for step in range(10, 101, 10):
+        kept_steps.add(step)
+        kept_steps.discard(rules.step_to_remove(step))
+    for epoch in range(2, 11, 2):
+        kept_epochs.add(epoch)
+        kept_epochs.discard(rules.epoch_to_remove(epoch))
+    assert kept_steps == {80, 90, 100}
+    assert kept_epochs == {8, 10}
