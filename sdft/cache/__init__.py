@@ -1,0 +1,1 @@
+"""Work done once: latents and contexts on disk, addressed by what they were made from."""

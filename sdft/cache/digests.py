@@ -1,0 +1,150 @@
+"""Digests of files, remembered so that a second start reads none of them again.
+
+In: paths with their size and time. Out: digests of their content. One SQLite file holds what is
+known; one process writes it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from types import TracebackType
+
+from sdft.cache.manifest import named_sqlite_errors, transaction
+from sdft.errors import DataError
+
+DIGEST_BYTES = 16
+
+YOUNG_FOR_NS = 2_000_000_000
+"""A file written less than 2 s ago may change again under the same time: FAT counts in 2 s."""
+
+TRIES = 3
+"""How often a file that changes while it is read is read again."""
+
+ROWS_AT_ONCE = 10_000
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS digests (
+    path BLOB PRIMARY KEY, size_bytes INTEGER, mtime_ns INTEGER, digest BLOB
+) WITHOUT ROWID
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileVersion:
+    """One state of a file on the disk."""
+
+    path: Path
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadFile:
+    """A file's bytes, their digest, and the state that they belong to."""
+
+    content: bytes
+    digest: str
+    version: FileVersion
+
+
+def read_with_digest(path: Path) -> ReadFile:
+    """Read a file of which no part changed meanwhile.
+
+    Raises: DataError where it keeps changing; OSError where it cannot be read.
+    """
+    for _ in range(TRIES):
+        with path.open("rb") as file:
+            before = os.fstat(file.fileno())
+            content = file.read()
+            after = os.fstat(file.fileno())
+        same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
+        if same and len(content) == after.st_size:
+            return ReadFile(
+                content=content,
+                digest=blake2b(content, digest_size=DIGEST_BYTES).hexdigest(),
+                version=FileVersion(
+                    path=path, size_bytes=after.st_size, mtime_ns=after.st_mtime_ns
+                ),
+            )
+    raise DataError(what="it keeps changing while it is read", where=str(path))
+
+
+class FileDigests:
+    """What is known of files' contents. A context manager; leaving it writes what is new."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._new: dict[bytes, tuple[FileVersion, str]] = {}
+
+    def __enter__(self) -> FileDigests:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with named_sqlite_errors(self.path):
+            self._connection = sqlite3.connect(self.path, timeout=60)
+            self._connection.execute(_SCHEMA)
+            self._connection.commit()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        with contextlib.closing(self._connection):
+            self.write()
+
+    def remembered(self, versions: Iterable[FileVersion]) -> list[str | None]:
+        """Return each file's digest, or None where this state of it was not seen before."""
+        lookup = "SELECT size_bytes, mtime_ns, digest FROM digests WHERE path = ?"
+        digests: list[str | None] = []
+        for version in versions:
+            row = self._connection.execute(lookup, (_path_key(version.path),)).fetchone()
+            fits = row is not None and row[:2] == (version.size_bytes, version.mtime_ns)
+            digests.append(row[2].hex() if fits else None)
+        return digests
+
+    def remember(self, file: ReadFile) -> None:
+        """Note a digest, unless the file is so young that it could change unseen."""
+        if time.time_ns() - file.version.mtime_ns >= YOUNG_FOR_NS:
+            self._new[_path_key(file.version.path)] = (file.version, file.digest)
+            if len(self._new) >= ROWS_AT_ONCE:
+                self.write()
+
+    def write(self) -> None:
+        """Put what is new on the disk."""
+        rows = [
+            (key, version.size_bytes, version.mtime_ns, bytes.fromhex(digest))
+            for key, (version, digest) in self._new.items()
+        ]
+        self._new = {}
+        if rows:
+            with named_sqlite_errors(self.path), transaction(self._connection):
+                self._connection.executemany(
+                    "INSERT OR REPLACE INTO digests VALUES (?, ?, ?, ?)", rows
+                )
+
+    def digest(self, path: Path) -> str:
+        """Return a file's digest, reading it only where its state is new.
+
+        Raises: DataError, OSError.
+        """
+        status = path.stat()
+        version = FileVersion(path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+        (known,) = self.remembered([version])
+        if known is not None:
+            return known
+        file = read_with_digest(path)
+        self.remember(file)
+        return file.digest
+
+
+def _path_key(path: Path) -> bytes:
+    # File names are bytes on Linux and need not be text.
+    return os.fsencode(os.path.abspath(path))

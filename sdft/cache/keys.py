@@ -1,0 +1,95 @@
+"""Addresses of stored tensors: a digest of everything that decides their bits.
+
+In: digests of the image and the model part, geometry, precision. Out: 32 hexadecimal digits.
+Where a path, a file name or a run took part, a renamed image would be encoded again; none does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Literal
+
+from sdft.cache.shard import KEY_BYTES, StoredDtype
+from sdft.dataset.pixels import PREPROCESSING_VERSION
+from sdft.dataset.records import Box, Size
+
+LatentKind = Literal["moments", "mean", "sample"]
+"""Mean and log-variance of the posterior, its mean, or one draw that is kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentRecipe:
+    """What all latents of one cache pass have in common."""
+
+    vae_digest: str
+    """Of the VAE's weights."""
+    vae_dtype: str
+    """What the VAE computes in; `fp16` and `fp32` give other bits."""
+    kind: LatentKind
+    dtype: StoredDtype
+    """What is written."""
+
+    def key(
+        self,
+        *,
+        image_digest: str,
+        resized: Size,
+        crop: Box,
+        flip: bool,
+        interpolation: str | None,
+    ) -> str:
+        """Return the address of one image's latents, as hexadecimal digits."""
+        return digest_of(
+            "latents",
+            PREPROCESSING_VERSION,
+            self.vae_digest,
+            self.vae_dtype,
+            self.kind,
+            self.dtype,
+            image_digest,
+            resized,
+            crop,
+            bool(flip),
+            interpolation,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextRecipe:
+    """What all contexts of one cache pass have in common."""
+
+    encoder_digest: str
+    """Of the text encoder's weights."""
+    encoder_dtype: str
+    """What the text encoder computes in."""
+    clip_skip: int | None
+    max_token_length: int
+    weighted: bool
+    """Whether `(word:1.2)` in a caption is read as a weight."""
+    padding: str
+    """The tokenizer's padding, `eos` or `zero`."""
+    dtype: StoredDtype
+    """What is written."""
+
+    def key(self, text: str) -> str:
+        """Return the address of one caption's context, as hexadecimal digits."""
+        return digest_of(
+            "context",
+            self.encoder_digest,
+            self.encoder_dtype,
+            self.clip_skip,
+            self.max_token_length,
+            self.weighted,
+            self.padding,
+            self.dtype,
+            text,
+        )
+
+
+def digest_of(*parts: str | int | bool | Sequence[int] | None) -> str:
+    """Return the hexadecimal digest of parts; JSON keeps their borders and types apart."""
+    text = json.dumps(parts)
+    return blake2b(text.encode("ascii"), digest_size=KEY_BYTES).hexdigest()

@@ -1,0 +1,280 @@
+"""Puts tensors into a store.
+
+In: encoded arrays by key. Out: finished shards and their rows in the manifest. Killed at any
+instant, the store keeps every finished shard; the next writer takes in or removes what was left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sqlite3
+import time
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from sdft.cache.manifest import (
+    add_shard,
+    confirm_shard,
+    drop_shards,
+    named_sqlite_errors,
+    open_for_writing,
+    transaction,
+)
+from sdft.cache.shard import (
+    SAFETENSORS_OF,
+    DamagedShard,
+    StoredDtype,
+    encode_values,
+    read_shard,
+    write_shard,
+)
+from sdft.cache.store import LOCK_NAME, TensorStore
+from sdft.errors import EnvironmentFault, UserError
+from sdft.events import Emit, Notice, ignore
+from sdft.files import PART_MARK, remove
+
+SHARD_BYTES = 64 * 2**20
+"""2,048 latents of 512 px in half precision: few files, and little to lose."""
+
+FLUSH_AFTER_S = 60.0
+"""A slow encoder's work is not held back for longer than this."""
+
+WAIT_FOR_LOCK_S = 1.0
+
+TOPIC = "cache"
+
+SUFFIX = ".safetensors"
+
+
+class StoreWriter:
+    """The one writer of a store. A context manager; entering settles what was left behind.
+
+    Raises on entry: UserError where another process writes the store.
+    """
+
+    def __init__(
+        self,
+        store: TensorStore,
+        *,
+        emit: Emit = ignore,
+        shard_bytes: int = SHARD_BYTES,
+        flush_after_s: float = FLUSH_AFTER_S,
+    ) -> None:
+        self._store = store
+        self._emit = emit
+        self._shard_bytes = shard_bytes
+        self._flush_after_s = flush_after_s
+        self._lock = StoreLock(store.folder / LOCK_NAME)
+        self._arrays: dict[str, tuple[str, np.ndarray]] = {}
+        self._num_bytes = 0
+        self._oldest_s = 0.0
+        self._flushing: Future[None] | None = None
+
+    def __enter__(self) -> StoreWriter:
+        self._store.shards_folder.mkdir(parents=True, exist_ok=True)
+        self._lock.acquire()
+        try:
+            self._manifest = self._open_manifest()
+            try:
+                self._settle()
+            except BaseException:
+                self._manifest.close()
+                raise
+        except BaseException:
+            self._lock.release()
+            raise
+        # Hashing and flushing to the disk go on beside the encoder.
+        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # After an error as well: what is finished is worth keeping.
+        try:
+            self.flush()
+            self._wait()
+        finally:
+            self._pool.shutdown()
+            self._manifest.close()
+            self._lock.release()
+            self._store.refresh()
+
+    def add(self, key: str, values: np.ndarray, dtype: StoredDtype) -> None:
+        """Take in one tensor of float values; it is on the disk after the next flush.
+
+        Raises: EnvironmentFault where an earlier shard could not be written.
+        """
+        encoded = encode_values(values, dtype)
+        if not self._arrays:
+            self._oldest_s = time.monotonic()
+        self._arrays[key] = (SAFETENSORS_OF[dtype], encoded)
+        self._num_bytes += encoded.nbytes
+        waited_s = time.monotonic() - self._oldest_s
+        if self._num_bytes >= self._shard_bytes or waited_s >= self._flush_after_s:
+            self.flush()
+
+    def flush(self) -> None:
+        """Begin to write what was added as one shard; returns when the one before it is whole."""
+        self._wait()
+        if self._arrays:
+            arrays, self._arrays, self._num_bytes = self._arrays, {}, 0
+            self._flushing = self._pool.submit(self._write, arrays)
+
+    def _wait(self) -> None:
+        flushing, self._flushing = self._flushing, None
+        if flushing is not None:
+            flushing.result()
+
+    def _write(self, arrays: dict[str, tuple[str, np.ndarray]]) -> None:
+        path = self._store.shards_folder / new_shard_name()
+        entries = write_shard(path, arrays)
+        status = path.stat()
+        with named_sqlite_errors(self._store.manifest_path):
+            add_shard(
+                self._manifest,
+                name=path.name,
+                size_bytes=status.st_size,
+                mtime_ns=status.st_mtime_ns,
+                entries=entries,
+            )
+
+    def _open_manifest(self) -> sqlite3.Connection:
+        path = self._store.manifest_path
+        if _is_broken_database(path):
+            self._warn(f"{path} cannot be read; it is made again from the shards")
+            for name in (path.name, path.name + "-journal"):
+                remove(path.with_name(name))
+        return open_for_writing(path)
+
+    def _settle(self) -> None:
+        """Bring manifest and shards into agreement."""
+        self._store.refresh()
+        for damage in self._store.damaged.values():
+            self._warn(str(damage))
+        drop_shards(self._manifest, list(self._store.damaged))
+        for shard_id, mtime_ns in self._store.unconfirmed.items():
+            confirm_shard(self._manifest, shard_id, mtime_ns)
+        known = {shard.name for shard in self._store.snapshot().shards.values()}
+        # Let go of the maps: Windows removes no mapped file.
+        self._store.refresh()
+        for path in shard_files(self._store.shards_folder):
+            if path.name not in known and not self._taken_in(path):
+                self._remove(path)
+        self._store.refresh()
+
+    def _taken_in(self, path: Path) -> bool:
+        """Put a whole shard whose writer was killed before its row into the manifest."""
+        if PART_MARK in path.name:
+            return False
+        try:
+            entries = read_shard(path)
+        except DamagedShard:
+            return False
+        status = path.stat()
+        num_new = add_shard(
+            self._manifest,
+            name=path.name,
+            size_bytes=status.st_size,
+            mtime_ns=status.st_mtime_ns,
+            entries=entries,
+        )
+        self._warn(f"{path} was in no list; {num_new} of its {len(entries)} entries are new")
+        return True
+
+    def _remove(self, path: Path) -> None:
+        try:
+            remove(path)
+        except OSError as error:
+            # Mapped by a reader on Windows; the next writer comes by again.
+            self._warn(f"{path} is of no use and could not be removed ({error})")
+
+    def _warn(self, message: str) -> None:
+        self._emit(Notice(severity="warning", topic=TOPIC, message=message))
+
+
+class StoreLock:
+    """Held by one process; the system lets go of it when that process ends, however it ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises: UserError that names the process which holds it; EnvironmentFault where the
+        folder cannot be written.
+        """
+        try:
+            connection = sqlite3.connect(
+                self._path, timeout=WAIT_FOR_LOCK_S, isolation_level=None, check_same_thread=False
+            )
+        except sqlite3.OperationalError as error:
+            raise self._unwritable(error) from error
+        try:
+            connection.execute("CREATE TABLE IF NOT EXISTS holder (pid INTEGER, host TEXT)")
+            with transaction(connection):
+                connection.execute("DELETE FROM holder")
+                connection.execute(
+                    "INSERT INTO holder VALUES (?, ?)", (os.getpid(), platform.node())
+                )
+            # Held until `release`; the rows above are already there for others to read.
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            with contextlib.closing(connection):
+                if error.sqlite_errorname != "SQLITE_BUSY":
+                    raise self._unwritable(error) from error
+                holder = connection.execute("SELECT pid, host FROM holder").fetchone()
+            raise UserError(
+                what=f"process {holder[0]} on {holder[1]} is writing this cache",
+                where=str(self._path.parent),
+                fix="wait until it is done, or choose another cache_dir",
+            ) from error
+        self._connection = connection
+
+    def _unwritable(self, error: sqlite3.OperationalError) -> EnvironmentFault:
+        return EnvironmentFault(
+            what=f"the cache cannot be written ({error})",
+            where=str(self._path.parent),
+            fix="choose another cache_dir",
+        )
+
+    def release(self) -> None:
+        if self._connection is not None:
+            self._connection.execute("ROLLBACK")
+            self._connection.close()
+            self._connection = None
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """Return the finished and unfinished shards of a folder, and nobody else's files."""
+    with os.scandir(folder) as files:
+        return sorted(Path(file.path) for file in files if SUFFIX in file.name and file.is_file())
+
+
+def new_shard_name() -> str:
+    """Return a name that no shard ever had: a reader may still map one that was removed."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}{SUFFIX}"
+
+
+def _is_broken_database(path: Path) -> bool:
+    if not path.exists():
+        return False
+    connection = sqlite3.connect(path)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.DatabaseError as error:
+        return error.sqlite_errorname in ("SQLITE_NOTADB", "SQLITE_CORRUPT")
+    finally:
+        connection.close()
+    return False
