@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -11,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft.errors import SdftError
-from sdft.files import write_json
-from sdft.views.lines import visible
+from sdft.views.text import visible
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +28,10 @@ def deliver(result: Mapping[str, Any], text: str, output: Output) -> None:
     `text` is for people and is printed unless `--json` or `--quiet` is given. JSON is ASCII on one
     line; a number that JSON lacks (not a number, infinity) becomes null.
     """
+    import json  # with files.py 10 ms, which a --help need not pay
+
+    from sdft.files import write_json
+
     safe = json_safe(result)
     if output.json_out is not None:
         write_json(output.json_out, safe)
@@ -57,6 +59,8 @@ def print_problems(error: SdftError, *, as_json: bool = False) -> None:
         what = f"{problem.where}: {problem.what}" if problem.where else problem.what
         print_error(what, problem.fix)
     if as_json:
+        import json
+
         record = {
             "error": type(error).__name__,
             "exit_code": error.exit_code,

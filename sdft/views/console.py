@@ -20,8 +20,9 @@ from sdft.events import (
 )
 from sdft.units import format_duration
 from sdft.views.fanout import Listener
-from sdft.views.lines import line_of, visible
+from sdft.views.lines import line_of
 from sdft.views.summary import Summary, reduce
+from sdft.views.text import visible
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -1,0 +1,28 @@
+"""The options that every command has, for commands whose options Typer reads itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+JsonOut = Annotated[
+    Path | None, typer.Option("--json-out", metavar="FILE", help="Write that object to a file.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+def same_dashes(name: str) -> str:
+    """Make `--json_out` and `--json-out` one option."""
+    return name.replace("_", "-") if name.startswith("-") else name
+
+
+CONTEXT: dict[str, Any] = {"token_normalize_func": same_dashes, "max_content_width": 100}
+"""Settings of such a command."""
+
+
+def new_app() -> typer.Typer:
+    """Return the Typer that holds the one command of a module."""
+    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)

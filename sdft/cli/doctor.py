@@ -1,0 +1,43 @@
+"""`sdft doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdft.cli.common import CONTEXT, Json, JsonOut, Quiet, new_app
+from sdft.cli.output import Output, deliver
+
+if TYPE_CHECKING:
+    from sdft.jobs.doctor import DoctorResult
+
+app = new_app()
+
+
+@app.command(name="doctor", context_settings=CONTEXT)
+def command(json: Json = False, json_out: JsonOut = None, quiet: Quiet = False) -> None:
+    """Say what this machine has, what will be used, what is missing and how to get it.
+
+    Takes some seconds. The report names no user, host or folder, so it can be shown to others.
+    """
+    from sdft.jobs.doctor import run_doctor
+    from sdft.views.console import console_view
+    from sdft.views.fanout import Fanout
+
+    with console_view(quiet=quiet) as console:
+        result = run_doctor(Path.cwd(), emit=Fanout([console]))
+    deliver(result.as_json(), _words(result), Output(json=json, json_out=json_out, quiet=quiet))
+
+
+def _words(result: DoctorResult) -> str:
+    width = max(len(finding.name) for finding in result.findings)
+    lines = []
+    for finding in result.findings:
+        note = f" ({finding.note})" if finding.note else ""
+        lines.append(f"{finding.state:8}{finding.name:{width}}  {finding.value}{note}")
+    lines.append(f"training will use: {result.device}")
+    if not result.problems:
+        lines.append("no problems")
+    for problem in result.problems:
+        lines.append(f"problem: {problem}")
+    return "\n".join(lines)
