@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator
 
+from sdft.config.refused import REFUSED
 from sdft.config.settings import Setting, setting, settings_of
 
 Interpolation = Literal[
@@ -62,7 +63,7 @@ Size = Annotated[tuple[int, int], BeforeValidator(size_of)]
 FaceRange = Annotated[tuple[float, float] | None, BeforeValidator(face_range_of)]
 
 
-class SubsetSettings(BaseModel, frozen=True, extra="forbid", defer_build=True):
+class SubsetSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True):
     """One folder or metadata file of images, and what happens to its captions."""
 
     image_dir: Path | None = setting(
@@ -187,7 +188,9 @@ class SubsetSettings(BaseModel, frozen=True, extra="forbid", defer_build=True):
     )
 
 
-class DatasetSettings(BaseModel, frozen=True, extra="forbid", defer_build=True):
+class DatasetSettings(
+    BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True
+):
     """Images that are trained at one resolution and batch size."""
 
     resolution: Size = setting(
@@ -248,7 +251,7 @@ class DatasetSettings(BaseModel, frozen=True, extra="forbid", defer_build=True):
     subsets: tuple[SubsetSettings, ...] = ()
 
 
-class SourceSettings(BaseModel, frozen=True, extra="forbid", defer_build=True):
+class SourceSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True):
     """Where datasets come from. After loading, only the datasets themselves are left of these."""
 
     dataset_config: Path | None = setting(
@@ -274,4 +277,4 @@ def dataset_settings() -> tuple[Setting, ...]:
         for setting in settings_of(model)
     }
     # image_dir and metadata_file are train_data_dir and in_json on the command line.
-    return tuple(s for s in by_name.values() if s.levels != "S" or s.name == "alpha_mask")
+    return tuple(one for one in by_name.values() if one.levels != "S" and one.name not in REFUSED)

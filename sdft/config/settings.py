@@ -77,6 +77,20 @@ class Setting:
     """Another value gives another result, so it belongs to the config's digest."""
     wanted: str
     """What a value must be, in words: `a whole number, 1 or more`."""
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def bounds(self) -> dict[str, float]:
+        """Return the limits under JSON Schema's names."""
+        named = {
+            "minimum": self.ge,
+            "exclusiveMinimum": self.gt,
+            "maximum": self.le,
+            "exclusiveMaximum": self.lt,
+        }
+        return {name: limit for name, limit in named.items() if limit is not None}
 
 
 def setting(
@@ -167,6 +181,10 @@ def _setting_of(name: str, field: FieldInfo, facts: _Facts) -> Setting:
         is_path=kind is Path,
         levels=facts.levels,
         decides=facts.decides,
+        ge=facts.ge,
+        gt=facts.gt,
+        le=facts.le,
+        lt=facts.lt,
         wanted=f"a list, each entry {wanted}" if is_list and not facts.wanted else wanted,
     )
 

@@ -15,7 +15,13 @@ from sdft.config.training_output import OutputSettings
 
 # pydantic collects fields from the last base to the first: the settings of the model come first.
 class TrainingSettings(
-    OutputSettings, ObjectiveSettings, BasicSettings, frozen=True, extra="forbid", defer_build=True
+    OutputSettings,
+    ObjectiveSettings,
+    BasicSettings,
+    frozen=True,
+    extra="forbid",
+    allow_inf_nan=False,
+    defer_build=True,
 ):
     """Every training setting that is supported, by sd-scripts' names."""
 

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, BeforeValidator
 
 from sdft.config.settings import setting
+from sdft.errors import UserError
+from sdft.units import parse_duration_s
 
 
-class BasicSettings(BaseModel, frozen=True, extra="forbid", defer_build=True):
+def duration_s_of(value: object) -> object:
+    """Read `7h30m` or a number of seconds as seconds.
+
+    Raises: ValueError for text that is no duration, and for 0 or less.
+    """
+    if isinstance(value, str):
+        try:
+            value = parse_duration_s(value)
+        except UserError as error:
+            raise ValueError("not a duration") from error
+    if isinstance(value, int | float) and not value > 0:
+        raise ValueError("not above 0")
+    return value
+
+
+Duration = Annotated[float | None, BeforeValidator(duration_s_of)]
+
+
+class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True):
     """The part of the training settings that says what is trained, how long, and on what."""
 
     pretrained_model_name_or_path: Path | None = setting(
@@ -59,10 +79,11 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", defer_build=True):
         unit="epochs",
         common=True,
     )
-    max_train_time: str | None = setting(
+    max_train_time: Duration = setting(
         None,
         help="Stop, resumable, after this time, such as 7h30m.",
         group="training",
+        unit="s",
         decides=False,
         wanted="a duration such as 7h30m, 90s, or a number of seconds",
     )

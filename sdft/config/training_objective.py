@@ -57,7 +57,9 @@ Arguments = Annotated[tuple[str, ...], BeforeValidator(argument_list)]
 OptimizerName = Annotated[str, AfterValidator(_known_optimizer)]
 
 
-class ObjectiveSettings(BaseModel, frozen=True, extra="forbid", defer_build=True):
+class ObjectiveSettings(
+    BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True
+):
     """The part of the training settings that decides what an optimizer step does."""
 
     noise_offset: float | None = setting(

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sdft.config.settings import setting
 
 
-class OutputSettings(BaseModel, frozen=True, extra="forbid", defer_build=True):
+class OutputSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True):
     """The part of the training settings that says what is written, when and where."""
 
     output_dir: Path | None = setting(

@@ -1,0 +1,137 @@
+"""Values as given, turned into values as declared, with a message for each that does not fit.
+
+In: a model and, for some of its fields, what was given and where. Out: typed values, and problems.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from sdft.config.document import quoted_path
+from sdft.config.settings import Setting, setting_named
+from sdft.errors import Problem, nearest
+
+PATH_OR_WORD = {"resume": ("auto",), "metadata_thumbnail": ("data:",)}
+"""Settings that hold a path, or a text that begins with one of these words."""
+
+_ESCAPES = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\f": r"\f", "\r": r"\r"}
+_ESCAPES |= {"\x1b": r"\e"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """One value that a person gave."""
+
+    value: Any
+    where: str
+    """`file:line` or `--flag`."""
+    folder: Path | None
+    """The folder of the file it stands in; none for a flag."""
+
+
+def resolve_path(text: str, cwd: Path, folder: Path | None) -> Path:
+    """Return the absolute path: from the current folder if it exists there, else from `folder`.
+
+    A path that exists in neither place is taken from the current folder.
+    """
+    path = Path(text)
+    if text.startswith(("~/", "~\\")) and not (cwd / path).exists():
+        path = path.expanduser()
+    if folder is not None and not (cwd / path).exists() and (folder / path).exists():
+        return Path(os.path.abspath(folder / path))
+    return Path(os.path.abspath(cwd / path))
+
+
+def typed_values(
+    model: type[BaseModel], given: Mapping[str, Given], cwd: Path
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Return the typed values of what fits, and a problem for each value that does not."""
+    problems: list[Problem] = []
+    raw: dict[str, Any] = {}
+    for name, one in given.items():
+        setting = setting_named(model, name)
+        assert setting is not None, f"{model.__name__} has no setting {name}"
+        problem = _problem_before(setting, one)
+        if problem is None:
+            raw[name] = _prepared(setting, one, cwd)
+        else:
+            problems.append(problem)
+    try:
+        typed = model.model_validate(raw)
+    except ValidationError as error:
+        wrong = {str(detail["loc"][0]) for detail in error.errors(include_url=False)}
+        for name in wrong:
+            setting = setting_named(model, name)
+            assert setting is not None
+            problems.append(_misfit(setting, given[name]))
+        typed = model.model_validate({k: v for k, v in raw.items() if k not in wrong})
+        raw = {name: value for name, value in raw.items() if name not in wrong}
+    return {name: getattr(typed, name) for name in raw}, problems
+
+
+def _problem_before(setting: Setting, one: Given) -> Problem | None:
+    """Return what is wrong with a value that pydantic would let pass."""
+    value = one.value
+    # Python's true is a 1, which nobody means where a number is wanted.
+    if isinstance(value, bool) and setting.type in (int, float):
+        return _misfit(setting, one)
+    if setting.is_path or setting.name in PATH_OR_WORD:
+        return _path_problem(setting, one)
+    return None
+
+
+def _path_problem(setting: Setting, one: Given) -> Problem | None:
+    value = one.value
+    if isinstance(value, Path):
+        value = str(value)
+    if not isinstance(value, str):
+        return _misfit(setting, one)
+    if not value.strip():
+        return Problem(f"{setting.name} is empty", one.where, "give a path or leave it out")
+    if any(ord(character) < 32 for character in value):
+        raw = "".join(_ESCAPES.get(character, character) for character in value)
+        return Problem(
+            f"{setting.name} holds a tab, line end or another control character: {value!r}",
+            one.where,
+            quoted_path(raw) if one.folder is not None else "",
+        )
+    if any(0xD800 <= ord(character) < 0xE000 for character in value):
+        return Problem(
+            f"{setting.name} is not valid Unicode: {value!r}", one.where, "rename the file"
+        )
+    return None
+
+
+def _prepared(setting: Setting, one: Given, cwd: Path) -> Any:
+    """Return a value as the model can take it: paths absolute, numbers of a closed list as such."""
+    value = one.value
+    if setting.is_path:
+        return resolve_path(str(value), cwd, one.folder)
+    if setting.name in PATH_OR_WORD:
+        is_word = str(value).startswith(PATH_OR_WORD[setting.name])
+        return value if is_word else str(resolve_path(str(value), cwd, one.folder))
+    if setting.type is int and setting.choices and isinstance(value, str) and value.isdecimal():
+        return int(value)
+    if isinstance(value, list):
+        return tuple(value)
+    return value
+
+
+def _misfit(setting: Setting, one: Given) -> Problem:
+    value = one.value
+    shown = f'"{value}"' if isinstance(value, str) else _shown(value)
+    fix = nearest(value, setting.choices) if isinstance(value, str) and setting.choices else ""
+    return Problem(f"{setting.name} must be {setting.wanted}; {shown} is not", one.where, fix)
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
