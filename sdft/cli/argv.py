@@ -9,15 +9,18 @@ beginnings of a name that fit one option only. `-` and `_` in names are the same
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sdft.errors import Problem, UserError, nearest
+from sdft.errors import Problem, nearest
 
 FLAG = "flag"
 VALUE = "value"
 VALUES = "values"
+LOOSE = "loose"
+"""Takes the words behind it up to the next option, except a CONFIG: an option that is only named
+to be answered, so that nobody knows what it takes."""
 
 _NEGATIVE_NUMBER = re.compile(r"-(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?%?(,.*)?")
 _CONFIG_SUFFIXES = (".toml", ".json")
@@ -30,7 +33,7 @@ class Option:
     name: str
     """With `_` between its words."""
     takes: str = VALUE
-    """`flag`, `value` or `values`."""
+    """`flag`, `value`, `values` or `loose`."""
     help: str = ""
     group: str = ""
     metavar: str = ""
@@ -38,6 +41,8 @@ class Option:
     """Default, unit and range, as the help shows them behind the sentence."""
     common: bool = True
     """Stands in `--help`, not only in `--help-all`."""
+    hidden: bool = False
+    """Stands in neither."""
     hyphens: bool = False
     """The help writes it as `--json-out`; settings are written as in files, `--output_dir`."""
 
@@ -53,12 +58,13 @@ class Line:
     config: Path | None
     values: Mapping[str, object]
     """By option name: True for a flag, else its text, or a tuple of texts for a list."""
+    problems: tuple[Problem, ...]
+    """Every mistake of the line."""
 
 
 @dataclass(slots=True)
 class _Reader:
     options: Mapping[str, Option]
-    refusal: Callable[[str], Problem | None]
     values: dict[str, object] = field(default_factory=dict)
     config: Path | None = None
     problems: list[Problem] = field(default_factory=list)
@@ -83,6 +89,10 @@ class _Reader:
                 position += 0 if equals else _num_of_unknown(following)
             elif equals:
                 self.values[option.name] = (text,) if option.takes == VALUES else text
+            elif option.takes == LOOSE:
+                number = _num_of_unknown(following)
+                position += number
+                self.values[option.name] = " ".join(following[:number]) or True
             elif option.takes == FLAG:
                 self.values[option.name] = True
             elif option.takes == VALUES:
@@ -100,10 +110,6 @@ class _Reader:
         exact = self.options.get(name) if given.startswith("--") else None
         if exact is not None:
             return exact
-        refused = self.refusal(name)
-        if refused is not None:
-            self.problems.append(refused)
-            return None
         fitting = [known for known in self.options if name and known.startswith(name)]
         if not given.startswith("--"):
             fitting = []
@@ -119,7 +125,7 @@ class _Reader:
         return None
 
     def nearest_to(self, name: str) -> str:
-        guess = nearest(name, list(self.options))
+        guess = nearest(name, [name for name, option in self.options.items() if not option.hidden])
         known = re.fullmatch(r'did you mean "(.*)"\?', guess)
         return f"did you mean {self.options[known[1]].spelling}?" if known else ""
 
@@ -153,22 +159,11 @@ class _Reader:
         self.problems.append(Problem("a word that belongs to no option", f'"{word}"', fix))
 
 
-def read_line(
-    words: Sequence[str],
-    options: Sequence[Option],
-    refusal: Callable[[str], Problem | None] = lambda name: None,
-) -> Line:
-    """Read a command line. Of an option given twice the last one counts.
-
-    `refusal` tells of a name that is known but not supported why, and what to use instead.
-
-    Raises: UserError with every mistake of the line.
-    """
-    reader = _Reader({option.name: option for option in options}, refusal)
+def read_line(words: Sequence[str], options: Sequence[Option]) -> Line:
+    """Read a command line. Of an option given twice the last one counts."""
+    reader = _Reader({option.name: option for option in options})
     reader.read(words)
-    if reader.problems:
-        raise UserError(problems=reader.problems)
-    return Line(config=reader.config, values=reader.values)
+    return Line(config=reader.config, values=reader.values, problems=tuple(reader.problems))
 
 
 def is_option(word: str) -> bool:

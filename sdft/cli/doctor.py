@@ -38,6 +38,5 @@ def _words(result: DoctorResult) -> str:
     lines.append(f"training will use: {result.device}")
     if not result.problems:
         lines.append("no problems")
-    for problem in result.problems:
-        lines.append(f"problem: {problem}")
+    lines += [f"problem: {problem}" for problem in result.problems]
     return "\n".join(lines)

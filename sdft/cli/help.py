@@ -100,7 +100,7 @@ def print_command_help(
 def _grouped(options: Iterable[Option], everything: bool) -> list[tuple[str, list[Option]]]:
     groups: dict[str, list[Option]] = {}
     for option in options:
-        if everything or option.common:
+        if not option.hidden and (everything or option.common):
             groups.setdefault(option.group, []).append(option)
     return list(groups.items())
 

@@ -7,14 +7,15 @@ serves all of them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sdft.cli.argv import FLAG, VALUE, VALUES, Line, Option, read_line
+from sdft.cli.argv import FLAG, LOOSE, VALUE, VALUES, Line, Option, read_line
 from sdft.cli.output import Output
-from sdft.errors import Problem
+from sdft.errors import ConfigError, Problem, UserError
 
 if TYPE_CHECKING:
     from sdft.config.load import Config
@@ -81,26 +82,38 @@ class Asked:
     own: Mapping[str, object]
     """Values of the command's own options."""
     output: Output
+    problems: tuple[Problem, ...]
+    """Every mistake of the line itself."""
 
     def load(self, *, for_training: bool = False) -> Config:
-        """Read CONFIG and check all settings. Raises: ConfigError, DataError."""
+        """Read CONFIG and check all settings.
+
+        Raises: UserError with every mistake, those of the line first.
+        """
         from sdft.config.load import load_config
 
-        return load_config(self.config, self.settings, Path.cwd(), for_training=for_training)
+        try:
+            config = load_config(self.config, self.settings, Path.cwd(), for_training=for_training)
+        except ConfigError as error:
+            if not self.problems:
+                raise
+            # A setting that seems to be missing may be the one that was misspelt on the line; what
+            # points at a line of a file or at an option is wrong in any case.
+            placed = [p for p in error.problems if re.search(r"^--|:\d+$", p.where)]
+            raise UserError(problems=[*self.problems, *placed]) from error
+        if self.problems:
+            raise UserError(problems=self.problems)
+        return config
 
 
 def read_or_help(page: Page, words: Sequence[str]) -> Asked | None:
-    """Read a command line; print the help and return None where that is what it asks for.
-
-    Raises: UserError with every mistake of the line.
-    """
+    """Read a command line; print the help and return None where that is what it asks for."""
     options = command_options(page)
     everything = "--help-all" in words or "--help_all" in words
     if everything or "--help" in words or "-h" in words:
         _print_help(page, options, everything)
         return None
-    line = read_line(words, options, refusal_of())
-    return _asked(page, line)
+    return _asked(page, read_line(words, (*options, *hidden_options(options))))
 
 
 def command_options(page: Page) -> tuple[Option, ...]:
@@ -109,23 +122,35 @@ def command_options(page: Page) -> tuple[Option, ...]:
     # a third of all else here; sdft uses none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     from sdft.config.dataset import dataset_settings
+    from sdft.config.refused import REFUSED
     from sdft.config.settings import settings_of
     from sdft.config.training import TrainingSettings
 
     settings = [*settings_of(TrainingSettings), *dataset_settings()]
-    options = {s.flag: _option_of(s, page.groups) for s in settings}
+    options = {s.flag: _option_of(s, page.groups) for s in settings if s.name not in REFUSED}
     return (*options.values(), *page.own, *OUTPUT_OPTIONS)
 
 
-def refusal_of() -> Callable[[str], Problem | None]:
-    """Return what tells of an option of sd-scripts that is not supported what to do instead."""
-    from sdft.config.refused import refusal
+def hidden_options(shown: Sequence[Option]) -> tuple[Option, ...]:
+    """Return options that the help leaves out: what they mean is said where settings are checked.
 
-    def answer(name: str) -> Problem | None:
-        sentence = refusal(name)
-        return None if sentence is None else Problem(sentence, where=f"--{name}")
+    They are the names of sd-scripts that are refused or have no effect, and the names that keys
+    have in files where the option is called otherwise.
+    """
+    from sdft.config.dataset import DatasetSettings, SubsetSettings
+    from sdft.config.refused import NEEDLESS, REFUSED
+    from sdft.config.settings import settings_of
 
-    return answer
+    keys = [*settings_of(DatasetSettings), *settings_of(SubsetSettings)]
+    takes = dict.fromkeys(REFUSED, LOOSE)
+    takes |= {name: VALUE if name == "tokenizer_cache_dir" else FLAG for name in NEEDLESS}
+    takes |= {key.name: FLAG if key.is_flag else VALUE for key in keys if key.name not in REFUSED}
+    known = {option.name for option in shown}
+    return tuple(
+        Option(name=name, takes=kind, hidden=True)
+        for name, kind in takes.items()
+        if name not in known
+    )
 
 
 def _asked(page: Page, line: Line) -> Asked:
@@ -145,6 +170,7 @@ def _asked(page: Page, line: Line) -> Asked:
             json_out=None if json_out is None else Path(str(json_out)),
             quiet=bool(line.values.get("quiet")),
         ),
+        problems=line.problems,
     )
 
 

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
+from sdft.cli.common import new_app
+from sdft.cli.output import deliver
 from sdft.cli.settings_line import CONTEXT, Page, read_or_help
+
+if TYPE_CHECKING:
+    from sdft.jobs.train import TrainResult
 
 PAGE = Page(
     name="train",
@@ -12,12 +19,43 @@ PAGE = Page(
     " an option too. The command line of sd-scripts' fine_tune.py works as it is.",
 )
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+app = new_app()
 
 
-@app.command(name="train", add_help_option=False, context_settings=dict(CONTEXT))
+@app.command(name="train", add_help_option=False, context_settings=CONTEXT)
 def command(ctx: typer.Context) -> None:
     asked = read_or_help(PAGE, ctx.args)
     if asked is None:
         return
-    print(asked)
+    config = asked.load(for_training=True)
+
+    from sdft.cli.shown_line import shown_line
+    from sdft.jobs.run_choice import without
+    from sdft.jobs.train import run_train
+    from sdft.views.console import console_view
+    from sdft.views.fanout import Fanout
+    from sdft.views.record import RunRecorder
+
+    # How it was started the first time is not how it goes on.
+    words = without(ctx.args, "resume", "overwrite")
+    recorder = RunRecorder()
+    with console_view(quiet=asked.output.quiet) as console:
+        try:
+            result = run_train(
+                config,
+                command=shown_line(["sdft", "train", *words]),
+                emit=Fanout([recorder, console]),
+                recorder=recorder,
+            )
+        finally:
+            recorder.close()
+    deliver(result.as_json(), _words(result), asked.output)
+
+
+def _words(result: TrainResult) -> str:
+    loss = "" if result.loss is None else f", mean loss of the last epoch {result.loss:.4f}"
+    return (
+        f"{result.steps} steps, {result.epochs} epochs{loss}\n"
+        f"checkpoint  {result.checkpoint}\n"
+        f"run folder  {result.run}"
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import platform
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ LOW_DISK_BYTES = 10 * 10**9
 
 LOW_MEMORY_BYTES = 8 * 10**9
 """Loading an SD 1.x in float32 takes about 4 GB; below twice that systems begin to swap."""
+
+_STAGE = "looking at this machine"
 
 _GIVES = {
     "bitsandbytes": ("8-bit and paged optimizers", "AdamW in 32 bits"),
@@ -88,7 +91,8 @@ def run_doctor(folder: Path, *, emit: Emit) -> DoctorResult:
 
     `folder` is where results would be written; only its disk is looked at.
     """
-    emit(StageStarted(stage="looking at this machine", total=0, unit="parts"))
+    started_s = time.monotonic()
+    emit(StageStarted(stage=_STAGE, total=0, unit="parts"))
     driver, build, tried = nvidia_driver(), torch_build(), probe()
     findings, problems = _torch(build, driver, tried.get("torch", {}))
     for more, faults in (
@@ -99,7 +103,8 @@ def run_doctor(folder: Path, *, emit: Emit) -> DoctorResult:
     ):
         findings += more
         problems += faults
-    emit(StageFinished(stage="looking at this machine", done=len(findings), duration_s=0.0))
+    duration_s = time.monotonic() - started_s
+    emit(StageFinished(stage=_STAGE, done=len(findings), duration_s=duration_s))
     available = bool(tried.get("torch", {}).get("cuda_available"))
     return DoctorResult(
         findings=(*_system(driver), *findings),
@@ -108,29 +113,37 @@ def run_doctor(folder: Path, *, emit: Emit) -> DoctorResult:
     )
 
 
-def device_problem(
-    requested_device: str | None,
-    build: TorchBuild | None,
-    driver: NvidiaDriver | None,
-) -> Problem | None:
-    """Return why training on `requested_device` cannot do what this machine could, or None.
+def device_problem(requested_device: str | None) -> Problem | None:
+    """Return why this machine cannot train on `requested_device` as it should, or None.
 
-    `requested_device` is `auto` (or None), `cpu`, `cuda` or `cuda:1`. An NVIDIA driver beside a
-    torch that has no CUDA is a mistake of the installation, unless a CPU was asked for.
+    `requested_device` is `auto` (or None), `cpu`, `cuda` or `cuda:1`.
     """
-    if requested_device == "cpu" or build is None or build.cuda or build.hip:
+    if requested_device == "cpu":
+        return None
+    return device_fault(requested_device, torch_build(), nvidia_driver())
+
+
+def device_fault(
+    requested_device: str | None, build: TorchBuild | None, driver: NvidiaDriver | None
+) -> Problem | None:
+    """Return what is wrong with a torch build beside a driver, or None.
+
+    An NVIDIA driver beside a torch that has no CUDA is a mistake of the installation, and a run
+    that then takes weeks on the CPU is no answer to it.
+    """
+    if build is None or build.cuda or build.hip:
         return None
     if driver is not None:
         return Problem(
             "this machine has an NVIDIA driver, but the installed torch has no CUDA",
             where=f"torch {build.version}",
-            fix=f"{INSTALL_CUDA_TORCH}; or train on the CPU: --device cpu",
+            fix=f"{INSTALL_CUDA_TORCH}\n     or train on the CPU: --device cpu",
         )
     if requested_device is not None and requested_device.startswith("cuda"):
         return Problem(
             "the installed torch has no CUDA, and no NVIDIA driver was found",
             where=f"--device {requested_device}",
-            fix="--device cpu, or install the driver and then: " + INSTALL_CUDA_TORCH,
+            fix=f"--device cpu, or install the driver and then: {INSTALL_CUDA_TORCH}",
         )
     return None
 
@@ -170,7 +183,7 @@ def _torch(
         )
         return [Finding(name="torch", state="broken", value=build.version)], [problem]
     kind = f"CUDA {build.cuda}" if build.cuda else f"ROCm {build.hip}" if build.hip else "CPU only"
-    wrong = device_problem("auto", build, driver)
+    wrong = device_fault("auto", build, driver)
     if wrong is None and driver is not None and not tried.get("cuda_available"):
         wrong = Problem(
             f"torch (CUDA {build.cuda}) cannot use the card with driver {driver.version}",

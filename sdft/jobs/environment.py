@@ -128,7 +128,7 @@ def nvidia_driver() -> NvidiaDriver | None:
     """Return the NVIDIA driver of this machine, or None where there is none."""
     program = shutil.which("nvidia-smi")
     if program is None and sys.platform == "win32":
-        beside_system = Path(os.environ.get("SystemRoot", r"C:\Windows")) / "System32"
+        beside_system = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
         candidate = beside_system / "nvidia-smi.exe"
         program = str(candidate) if candidate.exists() else None
     if program is not None:
@@ -172,6 +172,9 @@ def hide_home(text: str, environment: Mapping[str, str] = os.environ) -> str:
     homes = {environment.get("HOME"), environment.get("USERPROFILE")}
     for home in sorted((home for home in homes if home), key=len, reverse=True):
         # "/" is the home of some service accounts; replacing it would eat every path.
-        if len(home) > 3:
-            text = text.replace(home, "~").replace(home.replace("\\", "/"), "~")
+        if len(home) <= 3:
+            continue
+        for spelling in {home, home.replace("\\", "/")}:
+            whole_part = rf"(?<![\w./\\~-]){re.escape(spelling)}(?![\w.-])"
+            text = re.sub(whole_part, "~", text)
     return text

@@ -1,11 +1,12 @@
-"""The border where settings end: from a Config to the records of the dataset layer.
+"""The border where settings become the dataset's own records.
 
-In: a Config. Out: a PlannedDataset.
+In: a Config. Out: what the dataset layer takes, and a planned dataset that bucket, cache-latents
+and train share. Reads image headers and captions, no pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,65 +22,148 @@ from sdft.dataset.records import (
     SubsetSpec,
     WordRules,
 )
-from sdft.errors import DataError
+from sdft.errors import DataError, Problem
 from sdft.events import Emit, ItemRejected, Notice
 
-SHOWN = 5
-"""Rejected images that an error names; all of them stand in the events and in `fates.jsonl`."""
+NUM_REASONS_SHOWN = 10
+"""So many rejected images are named when too many cannot be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedDataset:
-    """What there is and where it goes."""
+    """What there is and where it goes, before any pixel is read."""
 
     index: DatasetIndex
     plan: BucketPlan
     rejected: tuple[Rejected, ...]
-    """By the index and by the buckets."""
+    """All that are not used: those the index could not take and those without a bucket."""
+    batch_sizes: tuple[int, ...]
+    """Images in a batch, one number a dataset."""
+    interpolations: dict[tuple[int, int], str | None]
+    """How images are resized, by (dataset, subset)."""
 
 
 def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
-    """Index the images, give each its bucket, and say what cannot be used.
+    """Index the images and give each a bucket. Says whatever a person should know of either.
 
-    Raises: DataError where nothing is left to train on.
+    Raises: DataError where a folder is missing, there are no images, no captions, or more images
+        cannot be used than `max_rejected_share` lets pass.
     """
-    index = build_index([subset_specs(dataset) for dataset in config.datasets], emit=emit)
-    plan, unplaced = plan_buckets(index, [bucket_settings(d) for d in config.datasets])
-    rejected = (*index.rejected, *unplaced)
-    for problem in index.notices:
-        emit(Notice(severity="warning", topic="dataset", message=str(problem)))
-    for one in rejected:
+    tell(config.notices, emit, topic="config")
+    index = build_index(subset_specs(config.datasets), emit=emit)
+    tell(index.notices, emit, topic="dataset")
+    plan, unplaced = plan_buckets(index, bucket_settings(config.datasets))
+    for one in unplaced:
         emit(ItemRejected(path=str(one.path), reason=one.reason))
-    if not plan.placements:
-        examples = "; ".join(f"{one.path.name}: {one.reason}" for one in rejected[:SHOWN])
-        raise DataError(what=f"none of {len(rejected)} images can be used: {examples}")
-    return PlannedDataset(index=index, plan=plan, rejected=rejected)
+    rejected = (*index.rejected, *unplaced)
+    require_enough(
+        num_images=len(index.items) + len(index.rejected),
+        rejected=rejected,
+        max_share=config.training.max_rejected_share,
+    )
+    return PlannedDataset(
+        index=index,
+        plan=plan,
+        rejected=rejected,
+        batch_sizes=tuple(dataset.batch_size for dataset in config.datasets),
+        interpolations=interpolations(config.datasets),
+    )
 
 
-def subset_specs(dataset: DatasetSettings) -> list[SubsetSpec]:
-    """Return where a dataset's images and captions come from."""
-    return [
-        SubsetSpec(
-            image_dir=subset.image_dir,
-            metadata_file=subset.metadata_file,
-            caption_extension=subset.caption_extension,
-            class_tokens=subset.class_tokens,
-            num_repeats=subset.num_repeats,
-            is_reg=subset.is_reg,
-            alpha_mask=subset.alpha_mask,
-            flip_aug=subset.flip_aug,
-            color_aug=subset.color_aug,
-            random_crop=subset.random_crop,
-            face_crop_aug_range=subset.face_crop_aug_range,
-            recursive=subset.recursive,
-            words=word_rules(subset),
+def subset_specs(datasets: Sequence[DatasetSettings]) -> tuple[tuple[SubsetSpec, ...], ...]:
+    """Return each dataset's subsets as the index takes them."""
+    return tuple(tuple(_spec(subset) for subset in dataset.subsets) for dataset in datasets)
+
+
+def bucket_settings(datasets: Sequence[DatasetSettings]) -> tuple[BucketSettings, ...]:
+    """Return each dataset's bucket settings."""
+    return tuple(
+        BucketSettings(
+            resolution=dataset.resolution,
+            enable_bucket=dataset.enable_bucket,
+            min_bucket_reso=dataset.min_bucket_reso,
+            max_bucket_reso=dataset.max_bucket_reso,
+            bucket_reso_steps=dataset.bucket_reso_steps,
+            bucket_no_upscale=dataset.bucket_no_upscale,
         )
-        for subset in dataset.subsets
+        for dataset in datasets
+    )
+
+
+def word_rules(datasets: Sequence[DatasetSettings]) -> dict[tuple[int, int], WordRules]:
+    """Return what happens to captions, by (dataset, subset)."""
+    return {place: _words(subset) for place, subset in _places(datasets)}
+
+
+def interpolations(datasets: Sequence[DatasetSettings]) -> dict[tuple[int, int], str | None]:
+    """Return the way of resizing that was asked for, by (dataset, subset)."""
+    return {place: subset.resize_interpolation for place, subset in _places(datasets)}
+
+
+def is_flipped(datasets: Sequence[DatasetSettings]) -> dict[tuple[int, int], bool]:
+    """Return whether images are mirrored half of the time, by (dataset, subset)."""
+    return {place: subset.flip_aug for place, subset in _places(datasets)}
+
+
+def tell(problems: Sequence[Problem], emit: Emit, *, topic: str) -> None:
+    """Say what a person should know but need not mend."""
+    for problem in problems:
+        emit(Notice(severity="warning", topic=topic, message=str(problem)))
+
+
+def require_enough(*, num_images: int, rejected: Sequence[Rejected], max_share: float) -> None:
+    """Check that not too many images are unusable.
+
+    Raises: DataError that names the first of them.
+    """
+    if len(rejected) <= max_share * num_images and len(rejected) < num_images:
+        return
+    shown = [
+        Problem(one.reason, where=str(one.path)) for one in rejected[:NUM_REASONS_SHOWN]
+    ]
+    summary = Problem(
+        f"{len(rejected)} of {num_images} images cannot be used;"
+        f" max_rejected_share lets {max_share:g} of them pass",
+        fix="mend or remove them, or raise max_rejected_share",
+    )
+    raise DataError(problems=[*shown, summary])
+
+
+def folder_of(config: Config) -> Path:
+    """Return the folder of the dataset file, or of CONFIG, or the current one."""
+    file = config.dataset_path or config.path
+    return file.parent if file is not None else Path.cwd()
+
+
+def _places(
+    datasets: Sequence[DatasetSettings],
+) -> list[tuple[tuple[int, int], SubsetSettings]]:
+    return [
+        ((number, position), subset)
+        for number, dataset in enumerate(datasets)
+        for position, subset in enumerate(dataset.subsets)
     ]
 
 
-def word_rules(subset: SubsetSettings) -> WordRules:
-    """Return what happens to a subset's captions."""
+def _spec(subset: SubsetSettings) -> SubsetSpec:
+    return SubsetSpec(
+        image_dir=subset.image_dir,
+        metadata_file=subset.metadata_file,
+        caption_extension=subset.caption_extension,
+        class_tokens=subset.class_tokens,
+        num_repeats=subset.num_repeats,
+        is_reg=subset.is_reg,
+        alpha_mask=subset.alpha_mask,
+        flip_aug=subset.flip_aug,
+        color_aug=subset.color_aug,
+        random_crop=subset.random_crop,
+        face_crop_aug_range=subset.face_crop_aug_range,
+        recursive=subset.recursive,
+        words=_words(subset),
+    )
+
+
+def _words(subset: SubsetSettings) -> WordRules:
     return WordRules(
         caption_separator=subset.caption_separator,
         shuffle_caption=subset.shuffle_caption,
@@ -95,33 +179,3 @@ def word_rules(subset: SubsetSettings) -> WordRules:
         token_warmup_min=subset.token_warmup_min,
         token_warmup_step=subset.token_warmup_step,
     )
-
-
-def bucket_settings(dataset: DatasetSettings) -> BucketSettings:
-    """Return how a dataset's images are spread over resolutions."""
-    return BucketSettings(
-        resolution=dataset.resolution,
-        enable_bucket=dataset.enable_bucket,
-        min_bucket_reso=dataset.min_bucket_reso,
-        max_bucket_reso=dataset.max_bucket_reso,
-        bucket_reso_steps=dataset.bucket_reso_steps,
-        bucket_no_upscale=dataset.bucket_no_upscale,
-    )
-
-
-def numbered_subsets(config: Config) -> Iterator[tuple[tuple[int, int], SubsetSettings]]:
-    """Yield ((dataset, subset), settings) for every subset."""
-    for dataset_number, dataset in enumerate(config.datasets):
-        for subset_number, subset in enumerate(dataset.subsets):
-            yield (dataset_number, subset_number), subset
-
-
-def cache_folder(config: Config) -> Path:
-    """Return where latents are kept: as set, or beside the file that names the images."""
-    if config.training.cache_dir is not None:
-        return config.training.cache_dir
-    if config.path is not None:
-        return config.path.parent / ".sdft-cache"
-    first = config.datasets[0].subsets[0]
-    images = first.image_dir or (first.metadata_file.parent if first.metadata_file else Path())
-    return images.parent / ".sdft-cache"
