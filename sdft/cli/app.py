@@ -24,6 +24,9 @@ from sdft.errors import SdftError, UnknownName, nearest
 COMMANDS = {
     "demo": "the whole way on a tiny model and pictures made for it; no network",
     "doctor": "what this machine has, what will be used, what is missing and how to get it",
+    "caption": "captions beside the images, by BLIP, GIT or another model",
+    "tag": "tags beside the images, by a WD14 tagger or DeepDanbooru",
+    "metadata": "captions and tags into one file; clean, check, show, undo",
     "bucket": "plan the buckets; show the fate of every image",
     "cache-latents": "encode the images once, to disk",
     "train": "fine-tune; also takes a fine_tune.py command line as it is",

@@ -64,10 +64,15 @@ def write_metadata(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None
     """
     check_suffix(path)
     with whole_file(path) as part:
-        if path.suffix.lower() == ".parquet":
-            _write_parquet(part, entries)
-        else:
-            part.write_bytes(metadata_text(entries, path.suffix.lower()).encode("ascii"))
+        fill_metadata(part, entries, path.suffix.lower())
+
+
+def fill_metadata(part: Path, entries: Mapping[str, Mapping[str, Any]], suffix: str) -> None:
+    """Write entries, in the form of `suffix`, to a file that has another name until it is whole."""
+    if suffix == ".parquet":
+        _write_parquet(part, entries)
+    else:
+        part.write_bytes(metadata_text(entries, suffix).encode("ascii"))
 
 
 def metadata_text(entries: Mapping[str, Mapping[str, Any]], suffix: str) -> str:
