@@ -15,8 +15,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
 
 
 def same_dashes(name: str) -> str:
-    """Make `--json_out` and `--json-out` one option."""
-    return name.replace("_", "-") if name.startswith("-") else name
+    """Make `--json_out` and `--json-out` one option; `name` comes without the dashes in front."""
+    return name.replace("_", "-")
 
 
 CONTEXT: dict[str, Any] = {"token_normalize_func": same_dashes, "max_content_width": 100}

@@ -21,16 +21,16 @@ Recursive = Annotated[bool, typer.Option("--recursive", help="Folders below too.
 CaptionExtension = Annotated[
     str,
     typer.Option(
-        "--caption-extension", "--caption-extention", help="Caption files beside the images."
+        "--caption_extension", "--caption_extention", help="Caption files beside the images."
     ),
 ]
 TagsExtension = Annotated[
-    str, typer.Option("--tags-extension", help="Tag files beside the images.")
+    str, typer.Option("--tags_extension", help="Tag files beside the images.")
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace what a person may have written.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Write nothing; show what would change.")]
+DryRun = Annotated[bool, typer.Option("--dry_run", help="Write nothing; show what would change.")]
 
 NUM_FINDINGS_SHOWN = 200
 """More go to the JSON result only."""
@@ -48,10 +48,10 @@ def merge(
         Path, typer.Option("--out", help="The metadata file: .json, .jsonl or .parquet.")
     ],
     in_json: Annotated[
-        Path | None, typer.Option("--in-json", help="Start from this file instead of from --out.")
+        Path | None, typer.Option("--in_json", help="Start from this file instead of from --out.")
     ] = None,
     full_path: Annotated[
-        bool, typer.Option("--full-path", help="Absolute paths as keys, for any folder.")
+        bool, typer.Option("--full_path", help="Absolute paths as keys, for any folder.")
     ] = False,
     caption_extension: CaptionExtension = ".caption",
     tags_extension: TagsExtension = ".txt",
