@@ -306,12 +306,12 @@ def _real_path(document: Document | None) -> Path | None:
 
 
 def _in_reading_order(problems: list[Problem]) -> list[Problem]:
-    """Return problems once each: file by file as they were met, and within a file by line."""
+    """Return problems once each: by file and line, then those of flags."""
     files: dict[str, int] = {}
     ordered = []
     for problem in dict.fromkeys(problems):
         name, _, line = problem.where.rpartition(":")
         in_file = bool(name) and line.isdecimal()
-        rank = files.setdefault(name if in_file else "", len(files))
+        rank = files.setdefault(name, len(files)) if in_file else len(problems)
         ordered.append((rank, int(line) if in_file else 0, problem))
     return [problem for *_, problem in sorted(ordered, key=lambda entry: entry[:2])]

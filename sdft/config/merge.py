@@ -62,7 +62,7 @@ def merged_datasets(
         general_table = {}
     general = merger.level(("general",), general_table, "G")
     tables = merger.tables(("datasets",), document.values.get("datasets"))
-    if not tables:
+    if not tables and not document.values.get("datasets"):
         findings.problems.append(Problem("no [[datasets]] in the file", document.name))
     datasets = [
         merger.dataset(number, table, (general, flags)) for number, table in enumerate(tables)
@@ -112,7 +112,10 @@ class _Merger:
         levels = (own, *outer)
         values, origins = _inherited(DatasetSettings, levels)
         self._round_sides(values, path)
-        if not any("resolution" in level.places for level in levels):
+        keys = {*table, *(self.document.values.get("general") or {})}
+        # A misspelt resolution has been told; that it is missing would be told on top.
+        is_meant = any(nearest(key, ["resolution"]) for key in keys)
+        if not is_meant and not any("resolution" in level.places for level in levels):
             self.problem(
                 f"[[datasets]] {number + 1} has no resolution",
                 path,

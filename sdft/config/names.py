@@ -95,8 +95,10 @@ def misplaced_in_training(name: str, where: str, *, is_flag: bool) -> Problem:
         return Problem(f"{name} belongs to one subset", where, f"move it to {TITLES['S']}")
     legal = {*training_names(), *source_names(), *FLAG_TO_KEY, "general", "datasets"}
     legal |= {key for key, letters in dataset_levels().items() if letters != "S"}
-    what = f'unknown option "--{name}"' if is_flag else f'unknown setting "{name}"'
-    return Problem(what, where, nearest(name, sorted(legal)))
+    advice = nearest(name, sorted(legal))
+    if is_flag:
+        return Problem("unknown option", where, advice.replace('"', '"--', 1))
+    return Problem(f'unknown setting "{name}"', where, advice)
 
 
 def _elsewhere(name: str) -> str:

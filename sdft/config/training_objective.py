@@ -37,7 +37,8 @@ def argument_list(value: object) -> object:
     entries = [value] if isinstance(value, str) else value
     if isinstance(entries, list | tuple):
         for entry in entries:
-            if not isinstance(entry, str) or not entry.partition("=")[0].strip().isidentifier():
+            name, equals, _ = entry.partition("=") if isinstance(entry, str) else ("", "", "")
+            if not equals or not name.strip().isidentifier():
                 raise ValueError(f"each entry must be name=value; {entry!r} is not")
         return tuple(entries)
     return entries

@@ -105,7 +105,12 @@ def test_config_file_is_another_name_for_config_and_may_lack_its_ending(project)
 
 @pytest.mark.parametrize(
     ("written", "size"),
-    [("512", (512, 512)), ("[512, 768]", (512, 768)), ('"512,768"', (512, 768)), ("[640]", (640, 640))],
+    [
+        ("512", (512, 512)),
+        ("[512, 768]", (512, 768)),
+        ('"512,768"', (512, 768)),
+        ("[640]", (640, 640)),
+    ],
 )
 def test_resolution_is_a_side_or_two_as_list_or_text(project, written, size):
     path = write(project, "d.toml", SIMPLE.replace("512", written))

@@ -73,5 +73,7 @@ def test_config_brings_in_no_slow_library():
         "slow = {'torch', 'numpy', 'PIL', 'diffusers', 'transformers', 'tomlkit', 'rich'}\n"
         "print(sorted(slow & set(sys.modules)))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "[]"
