@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,16 +10,18 @@ from typing import Any
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 
 from sdft.formats.clip_tokens import ClipTokenizer
-from sdft.models.family import SD1, SD2_BASE, SD2_V, V_PREDICTION, Family
-from sdft.models.text import state_for
-
-PARTS = ("unet", "vae", "text_encoder")
+from sdft.formats.zip_pickle import Scalar
+from sdft.models.checkpoint import read
+from sdft.models.configs import Config
+from sdft.models.family import Family, settle_family
+from sdft.models.open import open_model
+from sdft.models.source import PARTS
+from sdft.models.text import inner_model, state_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +33,15 @@ class ModelBundle:
     """`epsilon` or `v_prediction`."""
     networks: Mapping[str, Any]
     """The asked ones of `unet`, `vae` and `text_encoder`."""
-    configs: Mapping[str, dict[str, Any]]
-    """`config.json` of each network, as a diffusers folder has it."""
+    configs: Mapping[str, Config]
+    """`config.json` of each asked network, as a diffusers folder has it."""
     tokenizer: ClipTokenizer
     form: str
     """`safetensors`, `ckpt`, `diffusers` or `diffusers_safetensors`."""
     path: Path
     metadata: Mapping[str, str] = field(default_factory=dict)
+    scalars: Mapping[str, Scalar] = field(default_factory=dict)
+    """Numbers beside the weights of a .ckpt, such as `global_step`."""
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors that the original layout has and the networks have not, under original names."""
     notices: tuple[str, ...] = ()
@@ -67,36 +70,74 @@ def load_bundle(
     dtype: torch.dtype = torch.float32,
     parts: Sequence[str] = PARTS,
 ) -> ModelBundle:
-    """Load a model from any file form."""
-    configs = {
-        part: json.loads((path / part / "config.json").read_text(encoding="utf-8"))
-        for part in PARTS
-    }
-    scheduler = json.loads((path / "scheduler" / "scheduler_config.json").read_text("utf-8"))
-    prediction_type = scheduler["prediction_type"]
-    family = SD1
-    if configs["text_encoder"]["hidden_act"] == "gelu":
-        family = SD2_V if prediction_type == V_PREDICTION else SD2_BASE
-    networks: dict[str, Any] = {}
-    if "unet" in parts:
-        networks["unet"] = UNet2DConditionModel.from_config(configs["unet"])
-    if "vae" in parts:
-        networks["vae"] = AutoencoderKL.from_config(configs["vae"])
-    if "text_encoder" in parts:
-        networks["text_encoder"] = CLIPTextModel(CLIPTextConfig(**configs["text_encoder"]))
-    for part, network in networks.items():
-        stem = "model" if part == "text_encoder" else "diffusion_pytorch_model"
-        weights = load_file(path / part / f"{stem}.safetensors")
-        if part == "text_encoder":
-            weights = state_for(network, weights)
-        network.load_state_dict(weights)
-        network.to(device, dtype).eval().requires_grad_(False)
+    """Load a model from any file form; no hub is asked.
+
+    `v2` and `v_parameterization` are what the person says of the model; None leaves it to the
+    file. Only the networks in `parts` are read and have to be there.
+    Raises: UserError where flags and file contradict or do not suffice; DataError where the file
+        is no usable model.
+    """
+    source = open_model(path, vae_path=vae_path)
+    source.check(tuple(parts))
+    family, prediction_type, notices = settle_family(
+        source.generation,
+        source.stated_prediction,
+        v2=v2,
+        v_parameterization=v_parameterization,
+        where=str(path),
+    )
+    configs = {part: source.config(part, family) for part in parts}
+    networks = {}
+    for part in parts:
+        expected = source.sizes(part).tensors()
+        weights = {
+            name: read(tensor, dtype).to(device)
+            for name, tensor in source.weights[part].items()
+            if name in expected
+        }
+        networks[part] = build_network(part, configs[part], weights)
+    surplus = tuple(
+        f"{len(names)} tensors of the {part} are not used: {', '.join(names[:3])}"
+        for part, names in source.unexpected().items()
+    )
     return ModelBundle(
         family=family,
         prediction_type=prediction_type,
         networks=networks,
         configs=configs,
         tokenizer=ClipTokenizer(family.tokenizer_padding),
-        form="diffusers_safetensors",
+        form=source.form,
         path=path,
+        metadata=source.metadata,
+        scalars=source.scalars,
+        extras={name: read(tensor) for name, tensor in source.extras.items()},
+        notices=notices + surplus,
     )
+
+
+def build_network(part: str, config: Config, weights: Mapping[str, Tensor]) -> Any:
+    """Return a network that takes over `weights`, without copying and without random numbers."""
+    network: Any
+    with torch.device("meta"):
+        if part == "unet":
+            network = UNet2DConditionModel.from_config(config)
+        elif part == "vae":
+            network = AutoencoderKL.from_config(config)
+        else:
+            network = CLIPTextModel(CLIPTextConfig(**config))
+    if part == "text_encoder":
+        weights = state_for(network, weights)
+        _make_positions(network, next(iter(weights.values())).device)
+    network.load_state_dict(weights, assign=True)
+    left_empty = [name for name, tensor in network.named_parameters() if tensor.is_meta]
+    left_empty += [name for name, tensor in network.named_buffers() if tensor.is_meta]
+    assert not left_empty, left_empty
+    return network.eval().requires_grad_(False)
+
+
+def _make_positions(text_encoder: CLIPTextModel, device: torch.device) -> None:
+    """Fill the table 0 .. 76, which belongs to no file and has no values on the meta device."""
+    embeddings: Any = inner_model(text_encoder).embeddings
+    num_positions = text_encoder.config.max_position_embeddings
+    positions = torch.arange(num_positions, device=device).expand((1, -1))
+    embeddings.register_buffer("position_ids", positions, persistent=False)

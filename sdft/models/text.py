@@ -6,6 +6,7 @@ Shapes: B captions, K chunks of 77 tokens, S tokens of the whole caption, D text
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -95,7 +96,8 @@ def _layer_output(
             where=f"clip_skip = {clip_skip}",
             fix=f"use a number from 1 to {num_layers}",
         )
-    skipped: Tensor = inner_model(text_encoder).final_layer_norm(hidden_states[-clip_skip])
+    final_norm: Any = inner_model(text_encoder).final_layer_norm
+    skipped: Tensor = final_norm(hidden_states[-clip_skip])
     return skipped
 
 

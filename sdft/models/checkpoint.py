@@ -1,0 +1,70 @@
+"""Between lazy tensors and torch's.
+
+`open_tensors` reads any file of tensors without running anything in it; `read` gives one tensor;
+`MemoryTensors` lets tensors that are in memory be mapped and written like those of a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from sdft.formats.lazy import LazyTensor
+from sdft.formats.tensor_file import TensorFile, open_tensor_file
+
+__all__ = ["MemoryTensors", "TensorFile", "open_tensors", "read"]
+
+TORCH_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "I64": torch.int64,
+    "U64": torch.uint64,
+    "F64": torch.float64,
+}
+"""By the names that safetensors uses."""
+DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
+
+open_tensors = open_tensor_file
+
+
+def read(tensor: LazyTensor, dtype: torch.dtype | None = None) -> Tensor:
+    """Return a tensor in memory of its own; floats become `dtype` where one is given."""
+    raw = torch.empty(tensor.num_bytes, dtype=torch.uint8)
+    if tensor.num_bytes:
+        tensor.read_into(raw.numpy().data)
+    stored = raw.view(TORCH_DTYPES[tensor.dtype]).reshape(tensor.shape)
+    return stored.to(dtype) if dtype is not None and stored.is_floating_point() else stored
+
+
+class MemoryTensors:
+    """Tensors in memory, on any device, as a source of lazy ones. Copies one at a time."""
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        self._tensors = dict(tensors)
+        self._last: tuple[str, Tensor] | None = None
+
+    def all_lazy(self) -> dict[str, LazyTensor]:
+        return {
+            name: LazyTensor.of(self, name, DTYPE_NAMES[tensor.dtype], tuple(tensor.shape))
+            for name, tensor in self._tensors.items()
+        }
+
+    def read_into(self, name: str, first_byte: int, buffer: memoryview) -> None:
+        if self._last is None or self._last[0] != name:
+            # A large tensor is asked for in several blocks and fetched from its device once.
+            tensor = self._tensors[name].detach().to("cpu").contiguous()
+            self._last = (name, tensor.reshape(-1).view(torch.uint8))
+        raw = self._last[1][first_byte : first_byte + len(buffer)]
+        buffer[:] = raw.numpy().data
