@@ -6,7 +6,9 @@ made of keys and of indices of arrays, such as ("datasets", 0, "subsets", 1, "im
 
 from __future__ import annotations
 
+import json
 import re
+import tomllib
 from bisect import bisect_right
 
 KeyPath = tuple[str | int, ...]
@@ -40,6 +42,17 @@ def line_of(lines: dict[KeyPath, int], path: KeyPath) -> int | None:
             return lines[path]
         path = path[:-1]
     return None
+
+
+def _key_text(quoted: str) -> str:
+    """Return a quoted key without its quotes and escapes."""
+    if quoted.startswith('"') and "\\" in quoted:
+        # JSON has surrogate pairs, TOML has \\U and \\e; both parsers took this text already.
+        try:
+            return str(json.loads(quoted))
+        except ValueError:
+            return str(tomllib.loads(f"key = {quoted}")["key"])
+    return quoted[1:-1]
 
 
 class _Scanner:
@@ -113,7 +126,7 @@ class _Scanner:
         while True:
             self._skip_blank()
             if match := _STRING.match(self.text, self.at):
-                parts.append(match[0][1:-1])
+                parts.append(_key_text(match[0]))
             else:
                 match = _BARE_KEY.match(self.text, self.at)
                 assert match is not None, "the text was parsed before"

@@ -53,6 +53,11 @@ def test_json_has_lines_too():
     assert lines["datasets", 0, "x"] == 4
 
 
+def test_escaped_keys_are_known_by_their_text():
+    assert toml_lines('"a\\"b" = 1\n"\\U0001F600" = 2\n') == {('a"b',): 1, ("\U0001f600",): 2}
+    assert json_lines('{"\\ud83d\\ude00": 1}') == {("\U0001f600",): 1}
+
+
 def test_a_key_that_is_missing_points_at_the_table_around_it():
     lines = toml_lines("\n[[datasets]]\nbatch_size = 1\n")
     assert line_of(lines, ("datasets", 0, "resolution")) == 2
