@@ -29,6 +29,20 @@ OPTIMIZERS = (
 )
 """Known to `optimizer_type`, which also takes a torch.optim class name or a class path."""
 
+TORCH_OPTIMIZERS = (
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "Adamax",
+    "ASGD",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SGD",
+)
+"""Classes of torch.optim that can take a step without asking for the loss again."""
+
 
 def canonical(name: str, known: tuple[str, ...]) -> str:
     """Return the known spelling of `name` whatever its case, or `name` itself."""

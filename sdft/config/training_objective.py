@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 
-from sdft.config.choices import OPTIMIZERS, canonical
+from sdft.config.choices import OPTIMIZERS, TORCH_OPTIMIZERS, canonical
 from sdft.config.settings import setting
 
 _ARGUMENTS = "name=value pairs, such as weight_decay=0.01"
@@ -45,12 +45,14 @@ def argument_list(value: object) -> object:
 
 
 def _known_optimizer(name: str) -> str:
-    # A torch.optim class that is not in the table stands with its module, so that a
-    # misspelt name is told here and not when the model has been loaded.
     spelling = canonical(name or "AdamW", OPTIMIZERS)
-    if spelling not in OPTIMIZERS and "." not in spelling:
+    if spelling in OPTIMIZERS or "." in spelling:
+        return spelling
+    torch_name = canonical(name, TORCH_OPTIMIZERS)
+    # Any other name is refused here, not when the model has been loaded.
+    if torch_name not in TORCH_OPTIMIZERS:
         raise ValueError("unknown name")
-    return spelling
+    return f"torch.optim.{torch_name}"
 
 
 StepsOrShare = Annotated[int | float, BeforeValidator(steps_or_share)]

@@ -248,6 +248,8 @@ def test_bucket_limits_are_brought_to_the_step_with_a_notice(project):
         ({"use_8bit_adam": True}, "optimizer_type", "AdamW8bit"),
         ({"use_lion_optimizer": True}, "optimizer_type", "Lion"),
         ({"optimizer_type": "adafactor"}, "optimizer_type", "Adafactor"),
+        ({"optimizer_type": "sgd"}, "optimizer_type", "torch.optim.SGD"),
+        ({"optimizer_type": "a.B"}, "optimizer_type", "a.B"),
         ({"optimizer_type": ""}, "optimizer_type", "AdamW"),
         ({"use_safetensors": True}, "save_model_as", "safetensors"),
         ({"use_safetensors": True, "save_model_as": "ckpt"}, "save_model_as", "ckpt"),
