@@ -75,7 +75,7 @@ def root(
     if version:
         print(f"sdft {__version__}")
     elif ctx.invoked_subcommand is None:
-        print(ctx.get_help(), end="")
+        print(ctx.get_help())
 
 
 def main() -> None:

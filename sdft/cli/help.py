@@ -29,6 +29,10 @@ class Sheet:
         for row in _broken([(word, style) for word in text.split()], self._console.width):
             self._parts += [*row, "\n"]
 
+    def text(self, text: str) -> None:
+        """Add text as it stands."""
+        self._parts.append(text)
+
     def row(self, name: str, sentence: str, notes: str, width: int) -> None:
         """Add a name and, from column `width` on, what it means."""
         words = [(word, "") for word in sentence.split()]
@@ -41,11 +45,11 @@ class Sheet:
             self._parts += [" " * width if number else "", *row, "\n"]
 
     def print(self) -> None:
-        self._console.print(Text.assemble(*self._parts, end=""), soft_wrap=True)
+        self._console.print(Text.assemble(*self._parts, end=""), soft_wrap=True, end="")
 
 
 def print_root_help(commands: Mapping[str, str]) -> None:
-    """Print the help of `sdft` itself."""
+    """Print the help of `sdft` itself, without the last line end, which Typer adds."""
     sheet = Sheet()
     sheet.line("Fine-tunes Stable Diffusion 1.x and 2.x on your own pictures.")
     sheet.line()
@@ -61,7 +65,7 @@ def print_root_help(commands: Mapping[str, str]) -> None:
     sheet.row("--debug", "where an unexpected error came from", "", width)
     sheet.row("--version", "print the version", "", width)
     sheet.line()
-    sheet.line("Start with: sdft demo")
+    sheet.text("Start with: sdft demo")
     sheet.print()
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from sdft.events import (
     CheckpointSaved,
+    ControlAnswered,
     EpochDone,
     Event,
     FileRemoved,
     ItemRejected,
+    MemoryPlanned,
     Notice,
+    PausedChanged,
     RunFinished,
     RunStarted,
     RunStopped,
@@ -57,6 +60,22 @@ def line_of(event: Event) -> str | None:  # noqa: PLR0912 - one case an event
         case ValidationDone():
             text = f"step {event.step}: held-out loss {event.loss:.4f}"
             text += f", training images {event.train_loss:.4f}"
+        case MemoryPlanned():
+            text = f"planned for {format_bytes(event.peak_bytes)} of the device's memory"
+        case PausedChanged():
+            text = f"{'paused' if event.paused else 'goes on'} after step {event.step}"
+        case ControlAnswered():
+            text = f"{event.command} ({event.sender}): {'' if event.ok else 'refused: '}"
+            text += event.message
+        case MemoryPlanned():
+            text = f"peak memory about {format_bytes(event.peak_bytes)}"
+            if event.device_bytes is not None:
+                text += f" of {format_bytes(event.device_bytes)}"
+        case PausedChanged():
+            text = f"{'paused' if event.paused else 'goes on'} at step {event.step}"
+        case ControlAnswered():
+            done = "" if event.ok else "not done: "
+            text = f"{event.sender}: {event.command}: {done}{event.message}"
         case RunFinished():
             text = f"finished {event.steps} steps, {event.epochs} epochs"
             text += f" in {format_duration(event.duration_s)}"

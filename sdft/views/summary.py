@@ -18,7 +18,9 @@ from sdft.events import (
     EpochDone,
     Event,
     ItemRejected,
+    MemoryPlanned,
     Notice,
+    PausedChanged,
     RunFinished,
     RunStarted,
     RunStopped,
@@ -116,6 +118,8 @@ class Summary:
     checkpoint: CheckpointSaved | None = None
     state: StateSaved | None = None
     samples: tuple[SampleSaved, ...] = ()
+    memory_plan: MemoryPlanned | None = None
+    paused: bool = False
     end: RunFinished | RunStopped | None = None
 
     @property
@@ -157,6 +161,7 @@ def reduce(summary: Summary, time_s: float, event: Event) -> Summary:  # noqa: P
                 summary,
                 run=event,
                 end=None,
+                paused=False,
                 last_step=None,
                 step_duration_s=Smoothed(),
                 step_items=Smoothed(),
@@ -184,6 +189,10 @@ def reduce(summary: Summary, time_s: float, event: Event) -> Summary:  # noqa: P
             return replace(summary, checkpoint=event)
         case StateSaved():
             return replace(summary, state=event)
+        case MemoryPlanned():
+            return replace(summary, memory_plan=event)
+        case PausedChanged():
+            return replace(summary, paused=event.paused)
         case SampleSaved():
             return replace(summary, samples=_latest(summary.samples, event))
         case RunFinished() | RunStopped():

@@ -1,0 +1,84 @@
+"""`sdft bucket`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from sdft.cli.argv import Option
+from sdft.cli.common import new_app
+from sdft.cli.output import deliver
+from sdft.cli.settings_line import CONTEXT, Page, read_or_help
+
+if TYPE_CHECKING:
+    from sdft.dataset.report import BucketRow
+    from sdft.jobs.bucket import BucketResult
+
+PAGE = Page(
+    name="bucket",
+    summary="Plans which training size every image gets, without reading pixels, and writes what"
+    " becomes of each image. CONFIG is a dataset file or a file of training settings.",
+    own=(
+        Option(
+            name="fates",
+            metavar="FILE",
+            group="output of this command",
+            help="Where the fate of every image is written, .jsonl or .csv; fates.jsonl beside"
+            " the dataset file if not given.",
+        ),
+    ),
+    groups=("images", "buckets"),
+)
+
+BAR_COLUMNS = 30
+"""Length of the longest bar of the histogram."""
+
+app = new_app()
+
+
+@app.command(name="bucket", add_help_option=False, context_settings=CONTEXT)
+def command(ctx: typer.Context) -> None:
+    asked = read_or_help(PAGE, ctx.args)
+    if asked is None:
+        return
+    config = asked.load()
+
+    from sdft.jobs.bucket import run_bucket
+    from sdft.views.console import console_view
+    from sdft.views.fanout import Fanout
+
+    fates = asked.own.get("fates")
+    with console_view(quiet=asked.output.quiet) as console:
+        result = run_bucket(
+            config, fates=None if fates is None else Path(str(fates)), emit=Fanout([console])
+        )
+    deliver(result.as_json(), _words(result), asked.output)
+
+
+def _words(result: BucketResult) -> str:
+    return "\n".join(
+        [
+            *bucket_table(result.rows),
+            "",
+            f"{result.images} images: {result.used} used, {result.rejected} not used;"
+            f" {result.batches} batches an epoch",
+            f"fates of all images: {result.fates}",
+        ]
+    )
+
+
+def bucket_table(rows: Sequence[BucketRow]) -> list[str]:
+    """Return a table of buckets with a histogram of their images, in ASCII."""
+    most = max((row.images for row in rows), default=1)
+    lines = ["resolution   images  repeated  batches  cropped"]
+    for row in rows:
+        width, height = row.resolution
+        bar = "#" * max(round(BAR_COLUMNS * row.images / most), 1)
+        lines.append(
+            f"{f'{width}x{height}':11}  {row.images:6}  {row.repeats:8}  {row.batches:7}"
+            f"  {row.mean_crop:6.1%}  {bar}"
+        )
+    return lines

@@ -1,0 +1,91 @@
+"""`sdft sample`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sdft.cli.common import CONTEXT, Json, JsonOut, Quiet, new_app
+from sdft.cli.output import Output, deliver
+
+if TYPE_CHECKING:
+    from sdft.jobs.sample import SampleResult
+
+app = new_app()
+
+
+@app.command(name="sample", context_settings=CONTEXT)
+def command(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="A .safetensors or .ckpt file, or a diffusers folder."
+        ),
+    ],
+    prompt: Annotated[
+        list[str] | None, typer.Option("--prompt", help="What to draw; may be given again.")
+    ] = None,
+    negative_prompt: Annotated[
+        str, typer.Option("--negative-prompt", help="What not to draw.")
+    ] = "",
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", metavar="DIR", help="Folder of the pictures.")
+    ] = Path("samples"),
+    width: Annotated[
+        int, typer.Option("--width", min=64, help="Pixels, a multiple of 8.", show_default=True)
+    ] = 512,
+    height: Annotated[
+        int, typer.Option("--height", min=64, help="Pixels, a multiple of 8.", show_default=True)
+    ] = 512,
+    steps: Annotated[
+        int, typer.Option("--steps", min=1, max=1000, help="Steps of the sampler.")
+    ] = 30,
+    scale: Annotated[
+        float, typer.Option("--scale", min=0.0, help="How strictly the prompt is followed.")
+    ] = 7.5,
+    sampler: Annotated[str, typer.Option("--sampler", help="ddim, euler_a, ...")] = "ddim",
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Of the first picture; the next is 1 more.")
+    ] = None,
+    num_images: Annotated[
+        int, typer.Option("--num-images", min=1, help="Pictures of each prompt.")
+    ] = 1,
+    clip_skip: Annotated[
+        int | None, typer.Option("--clip-skip", min=1, max=12, help="As in training.")
+    ] = None,
+    vae: Annotated[Path | None, typer.Option("--vae", help="Another VAE.")] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
+    json: Json = False,
+    json_out: JsonOut = None,
+    quiet: Quiet = False,
+) -> None:
+    """Draw pictures with a checkpoint."""
+    from sdft.jobs.sample import run_sample
+    from sdft.views.console import console_view
+    from sdft.views.fanout import Fanout
+
+    with console_view(quiet=quiet) as console:
+        result = run_sample(
+            model,
+            prompts=tuple(prompt or ("",)),
+            negative_prompt=negative_prompt,
+            output_dir=output_dir,
+            width=width,
+            height=height,
+            num_steps=steps,
+            guidance_scale=scale,
+            sampler=sampler,
+            seed=seed,
+            num_images=num_images,
+            clip_skip=clip_skip,
+            vae=vae,
+            device=device,
+            emit=Fanout([console]),
+        )
+    deliver(result.as_json(), _words(result), Output(json=json, json_out=json_out, quiet=quiet))
+
+
+def _words(result: SampleResult) -> str:
+    return "\n".join(str(path) for path in result.images)
