@@ -84,7 +84,7 @@ def build_factor(
 
 
 def _rise(canonical: str, step: int, warmup_steps: int, min_lr_ratio: float) -> float:
-    """Return the factor during warm-up: from 0 in a straight line, but for two of the libraries'."""
+    """Return the factor during warm-up: from 0 in a straight line but for two names."""
     if canonical == "warmup_stable_decay":
         return min_lr_ratio + (1.0 - min_lr_ratio) * step / warmup_steps
     if canonical == "cosine_warmup_with_min_lr":
@@ -150,7 +150,7 @@ def polynomial(
         remaining = 1.0 - _progress(step, warmup_steps, total_steps)
         if step > total_steps:
             return end_lr / base_lr
-        return ((base_lr - end_lr) * remaining**power + end_lr) / base_lr
+        return float(((base_lr - end_lr) * remaining**power + end_lr) / base_lr)
 
     return factor
 

@@ -112,7 +112,7 @@ def save_state(
             },
         )
         files = sorted(path for path in part.iterdir())
-        manifest = {path.name: [path.stat().st_size, _digest(path)] for path in files}
+        manifest = {path.name: (path.stat().st_size, _digest(path)) for path in files}
         write_json(part / MANIFEST, manifest)
     return sum(size for size, _ in manifest.values())
 

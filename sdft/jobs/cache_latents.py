@@ -1,0 +1,69 @@
+"""`sdft cache-latents`: encode every image once, before any training.
+
+In: a Config. Out: the cache, a CacheLatentsResult.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sdft.config.load import Config
+from sdft.errors import ConfigError
+from sdft.events import Emit
+from sdft.jobs.sources import plan_dataset
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheLatentsResult:
+    """What the pass did: images == encoded + reused + rejected."""
+
+    images: int
+    encoded: int
+    reused: int
+    rejected: int
+    cache: Path
+
+    def as_json(self) -> dict[str, object]:
+        return asdict(self) | {"cache": str(self.cache)}
+
+
+def run_cache_latents(config: Config, *, emit: Emit) -> CacheLatentsResult:
+    """Index, plan, and encode what the cache lacks.
+
+    Raises: SdftError of every kind.
+    """
+    settings = config.training
+    if settings.pretrained_model_name_or_path is None:
+        raise ConfigError(
+            what="no model is named, and its VAE makes the latents",
+            where="pretrained_model_name_or_path",
+            fix="add it to the config or the command line",
+        )
+    dataset = plan_dataset(config, emit=emit)
+    # Heavy: brings torch and diffusers, some 10 s; a mistake in the data is found before.
+    from sdft.jobs.training.latents import cached_latents
+    from sdft.jobs.training.machine import build_accelerator
+    from sdft.models.bundle import load_bundle
+
+    accelerator = build_accelerator(
+        device=settings.device,
+        mixed_precision=settings.mixed_precision,
+        deterministic=settings.deterministic,
+        emit=emit,
+    )
+    bundle = load_bundle(
+        settings.pretrained_model_name_or_path,
+        vae_path=settings.vae,
+        v2=settings.v2,
+        v_parameterization=settings.v_parameterization,
+        parts=("vae",),
+    )
+    latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit)
+    return CacheLatentsResult(
+        images=latents.images,
+        encoded=latents.encoded,
+        reused=latents.reused,
+        rejected=len(latents.rejected) + len(dataset.rejected),
+        cache=latents.cache,
+    )

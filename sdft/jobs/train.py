@@ -1,0 +1,219 @@
+"""`sdft train`: from settings to a checkpoint.
+
+In: a Config. Out: the run folder, the checkpoint, a TrainResult. Reading order: `run_train` decides
+what the command means, `_Run.go` does it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from sdft.config.load import Config
+from sdft.config.training import TrainingSettings
+from sdft.config.write import config_digest, resolved_toml
+from sdft.errors import Interrupted, SdftError, StoppedResumable
+from sdft.events import Emit, Notice, RunFinished, RunStarted, RunStopped
+from sdft.files import remove, write_json, write_text
+from sdft.jobs.environment import environment_facts
+from sdft.jobs.training.choice import Choice, choose
+from sdft.jobs.training.stopping import INTERRUPTED, StopRequest
+from sdft.rundir import FINISHED, UNFINISHED, RunDir, RunLock, RunStatus
+
+if TYPE_CHECKING:
+    from sdft.jobs.training.assembly import TrainingRun
+
+DEFAULT_NAME = "last"
+
+
+class Recorder(Protocol):
+    """Who writes the run's events down; keeps those that come before it is opened."""
+
+    def open(self, run: RunDir, events_at_bytes: int | None = None) -> None: ...
+
+    def position(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What a run came to."""
+
+    steps: int
+    epochs: int
+    loss: float | None
+    """Mean over the last epoch's items."""
+    checkpoint: Path
+    run: Path
+    resume: Path | None
+    """The state that the run went on from; none where it started anew."""
+    already_done: bool = False
+
+    def as_json(self) -> dict[str, object]:
+        record = asdict(self)
+        return record | {
+            "checkpoint": str(self.checkpoint),
+            "run": str(self.run),
+            "resume": str(self.resume) if self.resume else None,
+        }
+
+
+def run_train(config: Config, *, command: str, emit: Emit, recorder: Recorder) -> TrainResult:
+    """Train as the settings say.
+
+    `command` is the command line to show and to repeat with `--resume auto`.
+
+    Raises: SdftError of every kind; Interrupted and StoppedResumable where a stop was asked for.
+    """
+    settings = config.training
+    assert settings.output_dir is not None, "the check of the settings asks for it"
+    run = RunDir.of(settings.output_dir, settings.output_name or DEFAULT_NAME)
+    digest = config_digest(config)
+    choice = choose(
+        run,
+        config_digest=digest,
+        resume=settings.resume,
+        overwrite=settings.overwrite,
+        command=command,
+    )
+    if choice.done is not None:
+        return _already_done(run, choice.done, emit)
+    moved = _move_aside(run, settings, choice, emit)
+    with RunLock(run):
+        result = _train_locked(config, digest, choice, run, command, emit, recorder)
+    if choice.remove_old_at_end:
+        for path in moved:
+            remove(path)
+    return result
+
+
+def _already_done(run: RunDir, status: RunStatus, emit: Emit) -> TrainResult:
+    assert status.checkpoint is not None
+    message = f"this run is finished; its checkpoint is {status.checkpoint}"
+    emit(Notice(severity="info", topic="finished", message=message))
+    return TrainResult(
+        steps=status.steps,
+        epochs=status.epochs,
+        loss=status.loss,
+        checkpoint=Path(status.checkpoint),
+        run=run.path,
+        resume=None,
+        already_done=True,
+    )
+
+
+def _move_aside(run: RunDir, settings: TrainingSettings, choice: Choice, emit: Emit) -> list[Path]:
+    """Rename what an earlier run left, if the choice says so; return the new names."""
+    if not choice.move_aside:
+        return []
+    with RunLock(run):
+        status = run.read_status()
+    checkpoint = Path(status.checkpoint) if status and status.checkpoint else None
+    moved = run.move_aside(*([checkpoint] if checkpoint else []))
+    for old, new in moved:
+        emit(Notice(severity="info", topic="moved", message=f"{old} is now {new}"))
+    return [new for _, new in moved]
+
+
+def _train_locked(
+    config: Config,
+    digest: str,
+    choice: Choice,
+    run: RunDir,
+    command: str,
+    emit: Emit,
+    recorder: Recorder,
+) -> TrainResult:
+    from sdft.jobs.training.resuming import resumed_state
+
+    started_s = time.monotonic()
+    with StopRequest(config.training.max_train_time) as stop_request:
+        state = resumed_state(choice.resume, emit)
+        recorder.open(run, state.events_bytes if state else 0)
+        unfinished = RunStatus(
+            state=UNFINISHED, config_digest=digest, steps=0, epochs=0, loss=None, checkpoint=None
+        )
+        try:
+            # Heavy: brings torch, diffusers and transformers, some 10 s.
+            from sdft.jobs.training.assembly import prepare_run
+
+            live = prepare_run(
+                config, run=run, state=state, emit=emit, events_bytes=recorder.position
+            )
+            write_text(run.config_file, resolved_toml(live.config))
+            write_json(run.environment_file, environment_facts())
+            # Not before: a run that fails while it is prepared leaves nothing to go on with.
+            run.write_status(unfinished)
+            emit(_run_started(live, run, command))
+            reason = live.train(stop_request)
+            if reason is not None:
+                raise _stopped(live, reason, command, emit)
+            return _finished(live, run, unfinished, started_s, emit)
+        except (SdftError, KeyboardInterrupt) as error:
+            if not isinstance(error, Interrupted | StoppedResumable):
+                emit(RunStopped(step=0, reason=str(error) or INTERRUPTED, resumable=False, fix=""))
+            raise
+
+
+def _run_started(live: TrainingRun, run: RunDir, command: str) -> RunStarted:
+    from sdft import __version__
+
+    return RunStarted(
+        name=run.path.stem,
+        steps=live.plan.total_steps,
+        epochs=live.plan.num_epochs,
+        first_step=live.meter.step + 1,
+        images=live.data.num_images,
+        effective_batch=max(live.plan.effective_batch),
+        device=str(live.networks.accelerator.device),
+        model=live.networks.bundle.path.name,
+        command=command,
+        version=__version__,
+    )
+
+
+def _stopped(live: TrainingRun, reason: str, command: str, emit: Emit) -> SdftError:
+    """Save a state, say that the run stopped, and return the error that ends the command."""
+    progress = live.meter.progress
+    live.keeper.save_rolling_state(progress)
+    fix = f"go on with: {command} --resume auto"
+    emit(RunStopped(step=progress.step, reason=reason, resumable=True, fix=fix))
+    kind = Interrupted if reason == INTERRUPTED else StoppedResumable
+    return kind(what=f"stopped after step {progress.step}: {reason}", fix=fix)
+
+
+def _finished(
+    live: TrainingRun, run: RunDir, unfinished: RunStatus, started_s: float, emit: Emit
+) -> TrainResult:
+    progress = live.meter.progress
+    loss = live.meter.mean_loss()
+    checkpoint = live.save_at_end()
+    epochs = live.plan.num_epochs
+    emit(
+        RunFinished(
+            steps=progress.step,
+            epochs=epochs,
+            loss=loss,
+            checkpoint=str(checkpoint),
+            duration_s=time.monotonic() - started_s,
+        )
+    )
+    run.write_status(
+        replace(
+            unfinished,
+            state=FINISHED,
+            steps=progress.step,
+            epochs=epochs,
+            loss=loss,
+            checkpoint=str(checkpoint),
+        )
+    )
+    return TrainResult(
+        steps=progress.step,
+        epochs=epochs,
+        loss=loss,
+        checkpoint=checkpoint,
+        run=run.path,
+        resume=live.resumed_from,
+    )

@@ -1,0 +1,1 @@
+"""The parts of the training job: what a command means, data, networks, saving, their assembly."""

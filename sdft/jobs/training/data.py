@@ -1,0 +1,85 @@
+"""From the plan of a dataset to what the engine reads: items, groups, cached latents.
+
+In: a planned dataset, the latents' keys. Out: TrainingData.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from sdft.cache.latents import LatentKeys
+from sdft.dataset.records import Placement, Size, WordRules
+from sdft.train.batch import TrainingItem
+from sdft.train.sampler import Group, steps_per_epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What a run trains on; fixed before its first step."""
+
+    items: tuple[TrainingItem, ...]
+    groups: tuple[Group, ...]
+    batch_size: tuple[int, ...]
+    """Items a forward pass, one number a dataset."""
+    digest: str
+    """Of everything about the images and words that decides the result."""
+
+    @property
+    def num_images(self) -> int:
+        return len(self.items)
+
+    def num_steps_per_epoch(self, effective_batch: Sequence[int]) -> int:
+        return steps_per_epoch(self.groups, effective_batch)
+
+    @property
+    def num_batches_per_epoch(self) -> int:
+        """Return the number of forward passes of one process in an epoch, as sd-scripts counts."""
+        return steps_per_epoch(self.groups, self.batch_size)
+
+
+def training_data(
+    placements: Sequence[Placement],
+    keys: Sequence[LatentKeys],
+    *,
+    words: Mapping[tuple[int, int], WordRules],
+    batch_size: Sequence[int],
+) -> TrainingData:
+    """Return what the engine reads. Placements without latents are left out.
+
+    `words` are by (dataset, subset); `batch_size` holds one number a dataset.
+    """
+    items: list[TrainingItem] = []
+    members: dict[tuple[int, Size], tuple[list[int], list[int]]] = {}
+    digest = blake2b(digest_size=16)
+    for placement, latents in zip(placements, keys, strict=True):
+        if latents.plain is None:
+            continue
+        item = placement.item
+        numbers, repeats = members.setdefault((item.dataset, placement.bucket), ([], []))
+        numbers.append(len(items))
+        repeats.append(item.num_repeats)
+        rules = words[item.dataset, item.subset]
+        items.append(
+            TrainingItem(
+                key=item.key,
+                subset=item.subset,
+                caption=item.caption,
+                words=rules,
+                latents=latents.plain,
+                flipped_latents=latents.flipped,
+            )
+        )
+        facts = (item.dataset, item.subset, item.key, item.num_repeats, item.caption, rules)
+        digest.update(repr((*facts, placement.bucket, latents)).encode("utf-8", "surrogatepass"))
+    groups = tuple(
+        Group(dataset=dataset, bucket=bucket, placements=numbers, repeats=repeats)
+        for (dataset, bucket), (numbers, repeats) in sorted(members.items())
+    )
+    return TrainingData(
+        items=tuple(items),
+        groups=groups,
+        batch_size=tuple(batch_size),
+        digest=digest.hexdigest(),
+    )

@@ -1,0 +1,69 @@
+"""What a run computes on: the device, its precision, the processes that take part.
+
+In: the settings' wishes. Out: an Accelerator; each wish that cannot be met is answered by an
+error, or replaced and said.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from sdft.errors import EnvironmentFault
+from sdft.events import Emit, SettingChosen
+from sdft.jobs.doctor import device_problem
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+
+PRECISIONS = ("no", "fp16", "bf16")
+
+
+def build_accelerator(
+    *, device: str, mixed_precision: str, deterministic: bool, emit: Emit
+) -> Accelerator:
+    """Return accelerate's engine for this process.
+
+    Raises: EnvironmentFault where the device that was asked for cannot be used, or where an
+        NVIDIA card is there and torch has been built without it.
+    """
+    import torch
+    from accelerate import Accelerator
+
+    problem = device_problem(device)
+    if problem is not None:
+        raise EnvironmentFault(problems=[problem])
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
+    precision = mixed_precision
+    if on_cpu and mixed_precision == "fp16":
+        precision = "no"
+        emit(
+            SettingChosen(name="mixed_precision", value="no", reason="a CPU does not train in fp16")
+        )
+    if deterministic:
+        _make_deterministic()
+    accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu)
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    if accelerator.num_processes != asked:
+        raise EnvironmentFault(
+            what=f"{asked} processes were started, {accelerator.num_processes} found each other",
+            fix="start them with torchrun or accelerate launch",
+        )
+    return accelerator
+
+
+def weight_dtype(mixed_precision: str) -> torch.dtype:
+    """Return the dtype of weights that are not trained."""
+    import torch
+
+    return {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
+
+
+def _make_deterministic() -> None:
+    import torch
+
+    # cuBLAS reads this when its first handle is made.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False

@@ -1,0 +1,125 @@
+"""Writes the networks of a run as a model that other programs load.
+
+In: live networks and the settings of saving. Out: a file or folder in the form that was asked for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from sdft.config.training import TrainingSettings
+from sdft.export.diffusers_folder import save_diffusers_folder
+from sdft.export.metadata import modelspec_metadata
+from sdft.export.single_file import save_single_file
+from sdft.jobs.training.networks import Networks
+from sdft.models.bundle import ModelBundle
+from sdft.models.text import text_state_dict
+from sdft.train.state import Progress
+
+
+def chosen_form(settings: TrainingSettings, bundle: ModelBundle) -> str:
+    """Return the form to save in: as asked, else the form that the base model was in."""
+    if settings.save_model_as is not None:
+        return settings.save_model_as
+    return "safetensors" if settings.use_safetensors else bundle.form
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelWriter:
+    """Writes the networks as they are when it is called."""
+
+    networks: Networks
+    settings: TrainingSettings
+    form: str
+    resolution: tuple[int, int]
+    """Of the first dataset, for the file's metadata."""
+
+    def __call__(self, path: Path, progress: Progress) -> int:
+        """Write to `path`; return the size in bytes."""
+        return write_model(
+            path,
+            bundle=self.networks.bundle,
+            unet=self.networks.plain_unet.state_dict(),
+            text_encoder=text_state_dict(self.networks.plain_text_encoder),
+            form=self.form,
+            save_precision=self.settings.save_precision,
+            metadata=self._metadata(path),
+        )
+
+    def _metadata(self, path: Path) -> dict[str, str]:
+        settings = self.settings
+        return modelspec_metadata(
+            family=self.networks.bundle.family,
+            prediction_type=self.networks.bundle.prediction_type,
+            title=settings.metadata_title or path.stem,
+            resolution=self.resolution,
+            date_s=time.time(),
+            author=settings.metadata_author,
+            description=settings.metadata_description,
+            license=settings.metadata_license,
+            tags=settings.metadata_tags,
+            usage_hint=settings.metadata_usage_hint,
+            thumbnail=settings.metadata_thumbnail,
+            merged_from=settings.metadata_merged_from,
+            trigger_phrase=settings.metadata_trigger_phrase,
+            preprocessor=settings.metadata_preprocessor,
+            is_negative_embedding=settings.metadata_is_negative_embedding,
+            timestep_range=(settings.min_timestep, settings.max_timestep),
+            clip_skip=settings.clip_skip,
+        )
+
+
+def write_model(
+    path: Path,
+    *,
+    bundle: ModelBundle,
+    unet: Mapping[str, Tensor],
+    text_encoder: Mapping[str, Tensor],
+    form: str,
+    save_precision: str | None,
+    metadata: Mapping[str, str],
+) -> int:
+    """Write a model in one of the four forms; return its size in bytes."""
+    if form in ("diffusers", "diffusers_safetensors"):
+        return save_diffusers_folder(
+            path,
+            unet=unet,
+            text_encoder=text_encoder,
+            vae=bundle.vae.state_dict(),
+            configs=bundle.configs,
+            family=bundle.family,
+            prediction_type=bundle.prediction_type,
+            save_precision=save_precision,
+            safetensors=form == "diffusers_safetensors",
+            metadata=metadata,
+            extras=bundle.extras,
+        )
+    return save_single_file(
+        path,
+        unet=unet,
+        text_encoder=text_encoder,
+        vae=bundle.vae.state_dict(),
+        family=bundle.family,
+        form=form,
+        save_precision=save_precision,
+        metadata=metadata,
+        extras=bundle.extras,
+    )
+
+
+def save_as_single_file(bundle: ModelBundle, path: Path) -> None:
+    """Write a bundle in the original layout, as it is."""
+    write_model(
+        path,
+        bundle=bundle,
+        unet=bundle.unet.state_dict(),
+        text_encoder=text_state_dict(bundle.text_encoder),
+        form="safetensors",
+        save_precision=None,
+        metadata=bundle.metadata,
+    )
