@@ -95,6 +95,11 @@ class Snapshot:
         rows[rows == len(self.keys)] = 0
         return np.where(self.keys[rows] == wanted, rows, -1)
 
+    def key_at(self, row: int) -> str:
+        """Return a row's key as hexadecimal digits."""
+        # numpy cuts zero bytes off the end of a byte string.
+        return bytes(self.keys[row]).ljust(KEY_BYTES, b"\0").hex()
+
     def without_shards(self, shard_ids: frozenset[int]) -> Snapshot:
         """Return the snapshot less some shards and what they hold."""
         if not shard_ids:
@@ -198,8 +203,13 @@ def add_shard(
     size_bytes: int,
     mtime_ns: int,
     entries: Sequence[Entry],
+    replace: bool = False,
 ) -> int:
-    """Write a shard's rows and return how many keys are new."""
+    """Write a shard's rows and return how many were written.
+
+    A key that is there already keeps its row, unless `replace` lets the new shard have it.
+    """
+    conflict = "REPLACE" if replace else "IGNORE"
     with transaction(connection):
         shard_id = connection.execute(
             "INSERT INTO shards (name, size_bytes, mtime_ns) VALUES (?, ?, ?)",
@@ -212,7 +222,7 @@ def add_shard(
             for form_id, dtype, shape in connection.execute("SELECT id, dtype, shape FROM forms")
         }
         return connection.executemany(
-            "INSERT OR IGNORE INTO entries (key, shard, form, offset) VALUES (?, ?, ?, ?)",
+            f"INSERT OR {conflict} INTO entries (key, shard, form, offset) VALUES (?, ?, ?, ?)",
             (
                 (
                     bytes.fromhex(entry.key),

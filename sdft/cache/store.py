@@ -158,7 +158,10 @@ class TensorStore:
                 fix="run cache-latents again",
             )
         form = snapshot.forms[int(snapshot.form_ids[row])]
-        shard_bytes = self._mapped(snapshot, int(snapshot.shard_ids[row]))
+        try:
+            shard_bytes = self._mapped(snapshot, int(snapshot.shard_ids[row]))
+        except FileNotFoundError:
+            return self._moved(snapshot, key)
         stored = np.ndarray(
             form.shape,
             dtype=NUMPY_OF[form.dtype],
@@ -166,6 +169,15 @@ class TensorStore:
             offset=int(snapshot.offsets[row]),
         )
         return decode_values(stored, form.dtype)
+
+    def _moved(self, stale: Snapshot, key: str) -> np.ndarray:
+        """Look a key up again: another process pruned the store and copied what it kept."""
+        with self._lock:
+            if self._snapshot is stale:
+                self._snapshot = None
+                self._maps = {}
+        fresh = self.snapshot()
+        return self._values(fresh, int(fresh.rows_of((key,))[0]), key)
 
     def _mapped(self, snapshot: Snapshot, shard_id: int) -> np.ndarray:
         mapped = self._maps.get(shard_id)

@@ -12,6 +12,7 @@ import platform
 import sqlite3
 import time
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -101,8 +102,7 @@ class StoreWriter:
     ) -> None:
         # After an error as well: what is finished is worth keeping.
         try:
-            self.flush()
-            self._wait()
+            self.finish()
         finally:
             self._pool.shutdown()
             self._manifest.close()
@@ -114,11 +114,14 @@ class StoreWriter:
 
         Raises: EnvironmentFault where an earlier shard could not be written.
         """
-        encoded = encode_values(values, dtype)
+        self.add_encoded(key, SAFETENSORS_OF[dtype], encode_values(values, dtype))
+
+    def add_encoded(self, key: str, dtype: str, stored: np.ndarray) -> None:
+        """Take in one tensor as `encode_values` gives it, with its safetensors dtype."""
         if not self._arrays:
             self._oldest_s = time.monotonic()
-        self._arrays[key] = (SAFETENSORS_OF[dtype], encoded)
-        self._num_bytes += encoded.nbytes
+        self._arrays[key] = (dtype, stored)
+        self._num_bytes += stored.nbytes
         waited_s = time.monotonic() - self._oldest_s
         if self._num_bytes >= self._shard_bytes or waited_s >= self._flush_after_s:
             self.flush()
@@ -129,6 +132,20 @@ class StoreWriter:
         if self._arrays:
             arrays, self._arrays, self._num_bytes = self._arrays, {}, 0
             self._flushing = self._pool.submit(self._write, arrays)
+
+    def finish(self) -> None:
+        """Return when everything that was added is on the disk."""
+        self.flush()
+        self._wait()
+
+    def drop(self, shard_ids: Sequence[int]) -> None:
+        """Take shards, and what the manifest still has in them, out of the store."""
+        names = [self._store.snapshot().shards[shard_id].name for shard_id in shard_ids]
+        drop_shards(self._manifest, shard_ids)
+        # Let go of the maps: Windows removes no mapped file.
+        self._store.refresh()
+        for name in names:
+            self._remove(self._store.shards_folder / name)
 
     def _wait(self) -> None:
         flushing, self._flushing = self._flushing, None
@@ -146,6 +163,7 @@ class StoreWriter:
                 size_bytes=status.st_size,
                 mtime_ns=status.st_mtime_ns,
                 entries=entries,
+                replace=True,
             )
 
     def _open_manifest(self) -> sqlite3.Connection:

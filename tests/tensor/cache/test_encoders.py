@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from transformers.models.clip.configuration_clip import CLIPTextConfig
+from transformers.models.clip.modeling_clip import CLIPTextModel
 
 from sdft.cache.digests import FileDigests
-from sdft.cache.encoders import VaeEncoder
-from sdft.cache.keys import LatentRecipe
+from sdft.cache.encoders import ContextEncoder, VaeEncoder
+from sdft.cache.keys import LatentRecipe, TextRecipe
 from sdft.cache.latents import LatentCacheResult, cache_latents
 from sdft.cache.pipeline import Picture, encode_pictures
 from sdft.cache.shard import decode_values, encode_values
 from sdft.cache.store import TensorStore
+from sdft.cache.text import cache_contexts
 from sdft.dataset.pixels import decode_rgb
 from sdft.errors import DataError
+from sdft.formats.clip_tokens import ClipTokenizer
 from sdft.models.configs import vae_config
 from sdft.models.vae import pixels_from_uint8
 from tests.unit.cache.pictures import plan_of, save_picture
@@ -131,3 +135,60 @@ def test_bfloat16_is_written_as_torch_writes_it() -> None:
     theirs = torch.from_numpy(values).to(torch.bfloat16)
     np.testing.assert_array_equal(ours.view(np.int16), theirs.view(torch.int16).numpy())
     np.testing.assert_array_equal(decode_values(ours, "BF16"), theirs.float().numpy())
+
+
+class SmallVocabulary:
+    """Token numbers below 100 from the letters of a text, in chunks like CLIP's."""
+
+    padding = "eos"
+    eos_id = 99
+
+    def chunks(self, text: str, max_token_length: int) -> list[list[int]]:
+        words = [ord(letter) % 90 for letter in text][:max_token_length]
+        words += [self.eos_id] * (max_token_length - len(words))
+        return [[98, *words[start : start + 75], 99] for start in range(0, max_token_length, 75)]
+
+
+@pytest.mark.parametrize(("max_token_length", "num_tokens"), [(75, 77), (150, 152)])
+def test_contexts_are_those_of_the_live_encoder_beside_any_others(
+    tmp_path: Path, max_token_length: int, num_tokens: int
+) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        text_encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=100,
+                hidden_size=32,
+                intermediate_size=64,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+                bos_token_id=98,
+                eos_token_id=99,
+            )
+        )
+    encoder = ContextEncoder(
+        text_encoder,
+        cast(ClipTokenizer, SmallVocabulary()),
+        clip_skip=2,
+        max_token_length=max_token_length,
+    )
+    recipe = TextRecipe(
+        encoder_digest="toy",
+        encoder_dtype="fp32",
+        clip_skip=2,
+        max_token_length=max_token_length,
+        weighted=False,
+        padding="eos",
+        dtype="fp32",
+    )
+    texts = [f"caption number {number}" for number in range(5)]
+    store = TensorStore(tmp_path)
+    for part in (texts[3:4], texts):
+        result = cache_contexts(
+            part, store=store, recipe=recipe, load_encoder=lambda: encoder, batch_size=3
+        )
+    assert (result.encoded, result.reused) == (4, 1)
+    for text in texts:
+        expected = encoder([text, texts[0], texts[0]])[0]
+        assert expected.shape == (num_tokens, 32)
+        np.testing.assert_array_equal(store.read(result.keys[text]), expected)
