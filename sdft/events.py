@@ -162,6 +162,42 @@ class ValidationDone(Event):
     loss: float
     train_loss: float
     """The same measure on training images."""
+    loss_low: float | None = None
+    """Lower and upper end of the band in which the mean lies; none where it was not measured."""
+    loss_high: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryPlanned(Event):
+    """What the run was expected to need on its device, before its first step."""
+
+    peak_bytes: int
+    device_bytes: int | None
+    """What the device has; none where that is not known."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PausedChanged(Event):
+    """The run waits, or goes on."""
+
+    paused: bool
+    released: bool
+    """Whether the device's memory was given back for the time of the pause."""
+    step: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlAnswered(Event):
+    """A command from outside was obeyed or refused."""
+
+    command_id: str
+    command: str
+    arguments: Mapping[str, Any]
+    sender: str
+    """Which program asked, such as `ctl` or `dashboard`."""
+    ok: bool
+    message: str
+    step: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

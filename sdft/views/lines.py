@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from sdft.events import (
     CheckpointSaved,
     ControlAnswered,
@@ -27,65 +30,10 @@ from sdft.units import format_bytes, format_duration
 from sdft.views.text import visible
 
 
-def line_of(event: Event) -> str | None:  # noqa: PLR0912 - one case an event
+def line_of(event: Event) -> str | None:
     """Return one event as a sentence, or None for one that says nothing by itself."""
-    match event:
-        case Notice():
-            prefix = "" if event.severity == "info" else f"{event.severity}: "
-            text = prefix + event.message
-        case SettingChosen():
-            text = f"{event.name} = {event.value}: {event.reason}"
-        case StageStarted():
-            text = f"{event.stage} ..."
-            if event.total:
-                text = f"{event.stage}: {event.total} {event.unit} ..."
-        case StageFinished():
-            text = f"{event.stage}: done, {event.done} in {format_duration(event.duration_s)}"
-        case ItemRejected():
-            text = f"not used: {event.path}: {event.reason}"
-        case RunStarted():
-            text = _run_started(event)
-        case StepDone():
-            text = step_line(event)
-        case EpochDone():
-            text = f"epoch {event.epoch} done at step {event.step}, mean loss {event.loss:.4f}"
-        case CheckpointSaved():
-            text = f"saved {event.path} ({format_bytes(event.size_bytes)})"
-        case StateSaved():
-            text = f"saved the state of step {event.step}: {event.path}"
-        case FileRemoved():
-            text = f"removed {event.path}"
-        case SampleSaved():
-            text = f"picture {event.path}"
-        case ValidationDone():
-            text = f"step {event.step}: held-out loss {event.loss:.4f}"
-            text += f", training images {event.train_loss:.4f}"
-        case MemoryPlanned():
-            text = f"planned for {format_bytes(event.peak_bytes)} of the device's memory"
-        case PausedChanged():
-            text = f"{'paused' if event.paused else 'goes on'} after step {event.step}"
-        case ControlAnswered():
-            text = f"{event.command} ({event.sender}): {'' if event.ok else 'refused: '}"
-            text += event.message
-        case MemoryPlanned():
-            text = f"peak memory about {format_bytes(event.peak_bytes)}"
-            if event.device_bytes is not None:
-                text += f" of {format_bytes(event.device_bytes)}"
-        case PausedChanged():
-            text = f"{'paused' if event.paused else 'goes on'} at step {event.step}"
-        case ControlAnswered():
-            done = "" if event.ok else "not done: "
-            text = f"{event.sender}: {event.command}: {done}{event.message}"
-        case RunFinished():
-            text = f"finished {event.steps} steps, {event.epochs} epochs"
-            text += f" in {format_duration(event.duration_s)}"
-        case RunStopped():
-            text = f"stopped at step {event.step}: {event.reason}"
-            if event.fix:
-                text += f"\n  -> {event.fix}"
-        case _:
-            return None
-    return visible(text)
+    sentence = _SENTENCES.get(type(event))
+    return None if sentence is None else visible(sentence(event))
 
 
 def step_line(event: StepDone) -> str:
@@ -103,3 +51,65 @@ def _run_started(event: RunStarted) -> str:
         f" {event.effective_batch} a step, on {event.device}"
     )
     return text if event.first_step == 1 else f"{text}; goes on at step {event.first_step}"
+
+
+def _stage_started(event: StageStarted) -> str:
+    return f"{event.stage}: {event.total} {event.unit} ..." if event.total else f"{event.stage} ..."
+
+
+def _stage_finished(event: StageFinished) -> str:
+    return f"{event.stage}: done, {event.done} in {format_duration(event.duration_s)}"
+
+
+def _notice(event: Notice) -> str:
+    return event.message if event.severity == "info" else f"{event.severity}: {event.message}"
+
+
+def _validation(event: ValidationDone) -> str:
+    return (
+        f"step {event.step}: loss of held-out images {event.loss:.4f},"
+        f" of training images {event.train_loss:.4f}"
+    )
+
+
+def _memory_planned(event: MemoryPlanned) -> str:
+    of = "" if event.device_bytes is None else f" of {format_bytes(event.device_bytes)}"
+    return f"peak memory about {format_bytes(event.peak_bytes)}{of}"
+
+
+def _run_finished(event: RunFinished) -> str:
+    duration = format_duration(event.duration_s)
+    return f"finished {event.steps} steps, {event.epochs} epochs in {duration}"
+
+
+def _run_stopped(event: RunStopped) -> str:
+    fix = f"\n  -> {event.fix}" if event.fix else ""
+    return f"stopped at step {event.step}: {event.reason}{fix}"
+
+
+def _control(event: ControlAnswered) -> str:
+    return f"{event.sender}: {event.command}: {'' if event.ok else 'not done: '}{event.message}"
+
+
+_SENTENCES: dict[type[Event], Callable[[Any], str]] = {
+    Notice: _notice,
+    SettingChosen: lambda event: f"{event.name} = {event.value}: {event.reason}",
+    StageStarted: _stage_started,
+    StageFinished: _stage_finished,
+    ItemRejected: lambda event: f"not used: {event.path}: {event.reason}",
+    RunStarted: _run_started,
+    StepDone: step_line,
+    EpochDone: lambda event: (
+        f"epoch {event.epoch} done at step {event.step}, mean loss {event.loss:.4f}"
+    ),
+    CheckpointSaved: lambda event: f"saved {event.path} ({format_bytes(event.size_bytes)})",
+    StateSaved: lambda event: f"saved the state of step {event.step}: {event.path}",
+    FileRemoved: lambda event: f"removed {event.path}",
+    SampleSaved: lambda event: f"picture {event.path}",
+    ValidationDone: _validation,
+    MemoryPlanned: _memory_planned,
+    PausedChanged: lambda event: f"{'paused' if event.paused else 'goes on'} at step {event.step}",
+    ControlAnswered: _control,
+    RunFinished: _run_finished,
+    RunStopped: _run_stopped,
+}
