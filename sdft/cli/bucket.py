@@ -59,26 +59,29 @@ def command(ctx: typer.Context) -> None:
 
 
 def _words(result: BucketResult) -> str:
+    counts = f"{result.images} images: {result.used} used, {result.rejected} not used"
+    batches = f"{result.batches} batches an epoch, {result.waste:.1%} of their places empty"
     return "\n".join(
         [
-            *bucket_table(result.rows),
+            *table_lines(result.rows),
             "",
-            f"{result.images} images: {result.used} used, {result.rejected} not used;"
-            f" {result.batches} batches an epoch",
+            f"{counts}; {batches}",
             f"fates of all images: {result.fates}",
         ]
     )
 
 
-def bucket_table(rows: Sequence[BucketRow]) -> list[str]:
+def table_lines(rows: Sequence[BucketRow]) -> list[str]:
     """Return a table of buckets with a histogram of their images, in ASCII."""
     most = max((row.images for row in rows), default=1)
-    lines = ["resolution   images  repeated  batches  cropped"]
+    several = len({row.dataset for row in rows}) > 1
+    lines = [f"{'dataset  ' if several else ''}resolution   images  repeated  batches  cut off"]
     for row in rows:
         width, height = row.resolution
         bar = "#" * max(round(BAR_COLUMNS * row.images / most), 1)
+        dataset = f"{row.dataset + 1:7}  " if several else ""
         lines.append(
-            f"{f'{width}x{height}':11}  {row.images:6}  {row.repeats:8}  {row.batches:7}"
-            f"  {row.mean_crop:6.1%}  {bar}"
+            f"{dataset}{f'{width}x{height}':11}  {row.images:6}  {row.repeats:8}"
+            f"  {row.batches:7}  {row.mean_crop:7.1%}  {bar}"
         )
     return lines

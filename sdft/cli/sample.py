@@ -34,11 +34,13 @@ def command(
         Path, typer.Option("--output-dir", metavar="DIR", help="Folder of the pictures.")
     ] = Path("samples"),
     width: Annotated[
-        int, typer.Option("--width", min=64, help="Pixels, a multiple of 8.", show_default=True)
-    ] = 512,
+        int | None,
+        typer.Option("--width", help="Pixels, a multiple of 8; the model's own size if not set."),
+    ] = None,
     height: Annotated[
-        int, typer.Option("--height", min=64, help="Pixels, a multiple of 8.", show_default=True)
-    ] = 512,
+        int | None,
+        typer.Option("--height", help="Pixels, a multiple of 8; the model's own size if not set."),
+    ] = None,
     steps: Annotated[
         int, typer.Option("--steps", min=1, max=1000, help="Steps of the sampler.")
     ] = 30,
@@ -55,6 +57,13 @@ def command(
     clip_skip: Annotated[
         int | None, typer.Option("--clip-skip", min=1, max=12, help="As in training.")
     ] = None,
+    max_token_length: Annotated[
+        int, typer.Option("--max-token-length", help="75, 150 or 225, as in training.")
+    ] = 75,
+    v2: Annotated[bool, typer.Option("--v2", help="A 2.x model; found out if not set.")] = False,
+    v_parameterization: Annotated[
+        bool, typer.Option("--v-parameterization", help="It predicts v; found out if not set.")
+    ] = False,
     vae: Annotated[Path | None, typer.Option("--vae", help="Another VAE.")] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
@@ -80,6 +89,9 @@ def command(
             seed=seed,
             num_images=num_images,
             clip_skip=clip_skip,
+            max_token_length=max_token_length,
+            v2=v2 or None,
+            v_parameterization=v_parameterization or None,
             vae=vae,
             device=device,
             emit=Fanout([console]),

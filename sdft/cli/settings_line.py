@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sdft.config.load import Config
     from sdft.config.settings import Setting
 
-CONTEXT: Mapping[str, Any] = {
+CONTEXT: dict[str, Any] = {
     "allow_extra_args": True,
     "ignore_unknown_options": True,
     "allow_interspersed_args": False,

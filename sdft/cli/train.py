@@ -30,8 +30,8 @@ def command(ctx: typer.Context) -> None:
     config = asked.load(for_training=True)
 
     from sdft.cli.shown_line import shown_line
-    from sdft.jobs.training.choice import without
     from sdft.jobs.train import run_train
+    from sdft.jobs.training.choice import without
     from sdft.views.console import console_view
     from sdft.views.fanout import Fanout
     from sdft.views.record import RunRecorder

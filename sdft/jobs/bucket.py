@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft.config.load import Config
-from sdft.dataset.report import BucketRow, bucket_rows, write_fates
+from sdft.dataset.report import BucketRow, bucket_rows, waste, write_fates
 from sdft.events import Emit
 from sdft.jobs.sources import folder_of, plan_dataset
 
@@ -27,6 +27,8 @@ class BucketResult:
     batches: int
     """In an epoch, on one process: forward passes."""
     rows: tuple[BucketRow, ...]
+    waste: float
+    """Share of the places in batches that stay empty, 0 .. 1."""
     fates: Path
 
     def as_json(self) -> dict[str, Any]:
@@ -57,5 +59,6 @@ def run_bucket(config: Config, *, fates: Path | None, emit: Emit) -> BucketResul
         rejected=len(planned.rejected),
         batches=sum(row.batches for row in rows),
         rows=rows,
+        waste=waste(rows, planned.batch_sizes),
         fates=path,
     )

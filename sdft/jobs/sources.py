@@ -51,11 +51,11 @@ def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
     """
     tell(config.notices, emit, topic="config")
     index = build_index(subset_specs(config.datasets), emit=emit)
-    tell(index.notices, emit, topic="dataset")
     plan, unplaced = plan_buckets(index, bucket_settings(config.datasets))
+    tell(index.notices, emit, topic="dataset")
+    rejected = (*index.rejected, *unplaced)
     for one in unplaced:
         emit(ItemRejected(path=str(one.path), reason=one.reason))
-    rejected = (*index.rejected, *unplaced)
     require_enough(
         num_images=len(index.items) + len(index.rejected),
         rejected=rejected,
@@ -118,9 +118,7 @@ def require_enough(*, num_images: int, rejected: Sequence[Rejected], max_share: 
     """
     if len(rejected) <= max_share * num_images and len(rejected) < num_images:
         return
-    shown = [
-        Problem(one.reason, where=str(one.path)) for one in rejected[:NUM_REASONS_SHOWN]
-    ]
+    shown = [Problem(one.reason, where=str(one.path)) for one in rejected[:NUM_REASONS_SHOWN]]
     summary = Problem(
         f"{len(rejected)} of {num_images} images cannot be used;"
         f" max_rejected_share lets {max_share:g} of them pass",
