@@ -32,7 +32,7 @@ MIN_SIDE_PX = 8
 """An image thinner than this is refused: 8 px make one latent pixel (three halvings in the VAE)."""
 
 _IMAGES_AT_ONCE = 1 << 15
-"""The arrays of so many images stay in the processor's cache: about twice as fast as all at once."""
+"""The arrays of so many images stay in the processor's cache: twice as fast as all at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +194,8 @@ def _choose_without_upscaling(sizes_N2: np.ndarray, settings: BucketSettings) ->
 def _to_steps(lengths: np.ndarray, step: int) -> np.ndarray:
     """Round to whole pixels, then down to whole steps."""
     whole: np.ndarray = (lengths + 0.5).astype(np.int64)
-    return whole - whole % step
+    whole -= whole % step
+    return whole
 
 
 def _why_too_small(item: Item, bucket: Size, settings: BucketSettings) -> str:

@@ -80,7 +80,7 @@ def words_of(
 
 
 def split_tags(text: str, rules: WordRules) -> tuple[list[str], list[str], list[str]]:
-    """Return the fixed tags in front, the flexible ones, and the fixed tail; empty tags are none."""
+    """Return the fixed tags in front, the flexible ones, and the fixed tail, without empty ones."""
     mark = rules.keep_tokens_separator
     if mark and mark in text:
         # What stands behind a third mark belongs to the tail.

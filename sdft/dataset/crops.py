@@ -39,5 +39,5 @@ def cropped_share(resized: Size, crop: Box) -> float:
 
 
 def _box_at(left: int, top: int, size: Size) -> Box:
-    assert left >= 0 and top >= 0, "a crop never reaches outside of the image"
+    assert min(left, top) >= 0, "a crop never reaches outside of the image"
     return left, top, left + size[0], top + size[1]

@@ -25,7 +25,7 @@ MAX_PIXELS = 178_956_970
 """Larger pictures are refused. Twice Pillow's MAX_IMAGE_PIXELS, where Pillow itself stops: decoded
 to RGB such a picture takes half a gigabyte for each worker, and no training resolution needs it."""
 
-PILLOW_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 """What Pillow may open. Its other readers, some of which start programs, stay out."""
 
 DECODER_ERRORS = (

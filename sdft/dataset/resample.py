@@ -21,7 +21,9 @@ _ELEMENTS_AT_ONCE = 1 << 16
 """So many sums stay in the processor's cache."""
 
 
-def by_area(pixels_HWC: np.ndarray, height: int, width: int, rows: Span, columns: Span) -> np.ndarray:
+def by_area(
+    pixels_HWC: np.ndarray, height: int, width: int, rows: Span, columns: Span
+) -> np.ndarray:
     """Return the part of a height x width picture whose pixels are means over their own area.
 
     Neither side may grow.
@@ -60,7 +62,7 @@ def by_kernel(
 
 
 def _mean_rows(source_HN: np.ndarray, num_wanted: int, span: Span) -> np.ndarray:
-    """Return for each wanted row the mean of the source rows that it covers, parts counted as parts.
+    """Return for each wanted row the mean of the source rows that it covers, also in part.
 
     Shapes: uint8 or float32 [H, N] in; float32 [span, N] out.
     """
@@ -146,7 +148,8 @@ def _keys(distance: np.ndarray) -> np.ndarray:
     a = -0.75
     near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
     far = a * (((distance - 5) * distance + 8) * distance - 4)
-    return np.where(distance <= 1, near, far)
+    weights: np.ndarray = np.where(distance <= 1, near, far)
+    return weights
 
 
 def _clamped(

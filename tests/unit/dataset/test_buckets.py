@@ -14,7 +14,6 @@ from sdft.dataset.buckets import bucket_list, choose, plan_buckets
 from sdft.dataset.crops import cropped_share, random_box
 from sdft.dataset.records import BucketSettings, DatasetIndex, Item, Size
 from sdft.errors import ConfigError
-
 from tests.unit.dataset.textbook import choose_one, list_by_loop
 
 MODES = [

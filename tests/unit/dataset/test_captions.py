@@ -9,14 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdft.dataset.captions import caption_stems, expand_wildcards, raw_caption, warmup_steps, words_of
+from sdft.dataset.captions import (
+    caption_stems,
+    expand_wildcards,
+    raw_caption,
+    warmup_steps,
+    words_of,
+)
 from sdft.dataset.records import WordRules
 from sdft.errors import DataError
 from sdft.streams import Address, stream
 
 
 def at(epoch: int = 1, key: str = "a.png", **other: int) -> Address:
-    return Address(**({"seed": 3, "dataset": 0, "subset": 0, "repeat": 0} | other), epoch=epoch, key=key)
+    return Address(
+        **({"seed": 3, "dataset": 0, "subset": 0, "repeat": 0} | other), epoch=epoch, key=key
+    )
 
 
 def words(caption: str, address: Address | None = None, step: int = 0, **rules: object) -> str:

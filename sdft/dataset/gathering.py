@@ -1,0 +1,289 @@
+"""Says which image files a subset has and where the caption of each lies; opens no image.
+
+In: a SubsetSpec. Out: Candidates, and problems and notices in words.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sdft.dataset.captions import caption_stems
+from sdft.dataset.listing import Folder, Listing, extension_of, list_folder
+from sdft.dataset.matching import Matches, match_keys
+from sdft.dataset.metadata import read_metadata
+from sdft.dataset.records import Rejected, SubsetSpec
+from sdft.errors import DataError, Problem
+
+NUM_EXAMPLES = 3
+"""So many names stand in a message; the rest is a number."""
+
+
+@dataclass(slots=True)
+class Candidate:
+    """An image file that is not opened yet."""
+
+    key: str
+    path: Path
+    caption: str | None
+    """Known already (from metadata), or None."""
+    caption_file: Path | None
+
+
+@dataclass(slots=True)
+class Gathered:
+    """What one subset has."""
+
+    spec: SubsetSpec
+    dataset: int
+    subset: int
+    candidates: list[Candidate] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    notices: list[Problem] = field(default_factory=list)
+    caption_kinds: Counter[str] = field(default_factory=Counter)
+    """Extensions of files that lie beside the images and have their stems, counted."""
+
+    @property
+    def place(self) -> str:
+        return str(self.spec.metadata_file or self.spec.image_dir)
+
+
+def gather(spec: SubsetSpec, dataset: int, subset: int) -> Gathered:
+    """Return a subset's image files; what stops the whole job is in `problems`."""
+    assert spec.image_dir or spec.metadata_file, "a subset has a folder or a metadata file"
+    gathered = Gathered(spec, dataset, subset)
+    root = spec.image_dir or spec.metadata_file.parent  # type: ignore[union-attr]
+    try:
+        listing = list_folder(root, recursive=spec.recursive)
+    except OSError as error:
+        gathered.problems.append(_cannot_list(root, error))
+        return gathered
+    gathered.notices += _listing_notices(listing)
+    if spec.metadata_file:
+        _from_metadata(gathered, spec.metadata_file, listing)
+    else:
+        _from_folder(gathered, listing)
+    gathered.candidates.sort(key=lambda candidate: candidate.key)
+    return gathered
+
+
+def examples(names: Sequence[object]) -> str:
+    """Return the first names, and how many more there are."""
+    shown = ", ".join(str(name) for name in names[:NUM_EXAMPLES])
+    left = len(names) - NUM_EXAMPLES
+    return f"{shown} and {left} more" if left > 0 else shown
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    return f"{count} {one}" if count == 1 else f"{count} {many or one + 's'}"
+
+
+def with_dot(extension: str) -> str:
+    """Return a caption extension with its dot, which some people leave out."""
+    return extension if extension.startswith(".") or not extension else f".{extension}"
+
+
+def _from_folder(gathered: Gathered, listing: Listing) -> None:
+    if listing.num_images() == 0:
+        gathered.problems.append(_no_images(listing))
+        return
+    extension = with_dot(gathered.spec.caption_extension)
+    for folder in listing.folders:
+        finder = _CaptionFinder(folder)
+        for name in folder.images:
+            caption_name = finder.find(name, extension)
+            gathered.candidates.append(
+                Candidate(
+                    key=folder.prefix + name,
+                    path=folder.path / name,
+                    caption=None,
+                    caption_file=folder.path / caption_name if caption_name else None,
+                )
+            )
+        gathered.caption_kinds += finder.kinds()
+
+
+class _CaptionFinder:
+    """Caption files of one folder, looked up without asking the disk again."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder = folder
+        self._names = frozenset(folder.others)
+        self._by_form: dict[str, str] | None = None
+
+    def find(self, image_name: str, extension: str) -> str | None:
+        for stem in caption_stems(os.path.splitext(image_name)[0]):
+            name = stem + extension
+            if name in self._names:
+                return name
+            if not name.isascii() and (other := self._in_other_form(name)):
+                return other
+        return None
+
+    def kinds(self) -> Counter[str]:
+        stems = {
+            stem
+            for name in self._folder.images
+            for stem in caption_stems(os.path.splitext(name)[0])
+        }
+        beside = (name for name in self._folder.others if os.path.splitext(name)[0] in stems)
+        return Counter(kind for name in beside if (kind := extension_of(name)))
+
+    def _in_other_form(self, name: str) -> str | None:
+        if self._by_form is None:
+            self._by_form = {unicodedata.normalize("NFC", other): other for other in self._names}
+        return self._by_form.get(unicodedata.normalize("NFC", name))
+
+
+def _from_metadata(gathered: Gathered, metadata_file: Path, listing: Listing) -> None:
+    where = str(metadata_file)
+    try:
+        metadata = read_metadata(metadata_file, gathered.spec.words)
+    except DataError as error:
+        gathered.problems += error.problems
+        return
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        gathered.problems.append(Problem(f"the metadata file cannot be read ({reason})", where))
+        return
+    matches = match_keys(metadata.captions, listing, metadata_file)
+    for key, (item_key, path) in matches.found.items():
+        gathered.candidates.append(Candidate(item_key, path, metadata.captions[key], None))
+    for key, names in matches.ambiguous.items():
+        reason = f'the metadata key "{key}" fits {examples(names)}; give keys with their extension'
+        gathered.rejected += [_ambiguous(gathered, listing.root / name, reason) for name in names]
+    if not matches.found:
+        gathered.problems.append(_nothing_matches(matches, listing, where))
+        return
+    gathered.notices += _match_notices(matches, metadata.repeated, where)
+    if gathered.spec.image_dir:
+        gathered.notices += _without_key(gathered, matches, listing, where)
+
+
+def _ambiguous(gathered: Gathered, path: Path, reason: str) -> Rejected:
+    return Rejected(path=path, reason=reason, dataset=gathered.dataset, subset=gathered.subset)
+
+
+def _match_notices(matches: Matches, repeated: Sequence[str], where: str) -> Iterator[Problem]:
+    if matches.unfound:
+        count = plural(len(matches.unfound), "key")
+        yield Problem(
+            f"{count} of the metadata without an image: {examples(matches.unfound)}", where
+        )
+    if matches.climbing:
+        yield Problem(
+            f"{plural(len(matches.climbing), 'key')} with .. not followed: "
+            f"{examples(matches.climbing)}",
+            where,
+            "write such paths in full",
+        )
+    if matches.moved:
+        yield Problem(
+            f"{plural(len(matches.moved), 'key')} with a path that is not there, found by the last "
+            f"part: {examples(matches.moved)}",
+            where,
+        )
+    if matches.same_image:
+        yield Problem(
+            f"{plural(len(matches.same_image), 'key')} left out, since an earlier key names the "
+            f"same image: {examples(matches.same_image)}",
+            where,
+        )
+    if repeated:
+        yield Problem(
+            f"{plural(len(repeated), 'key')} given more than once, the last one counts: "
+            f"{examples(repeated)}",
+            where,
+        )
+
+
+def _without_key(
+    gathered: Gathered, matches: Matches, listing: Listing, where: str
+) -> Iterator[Problem]:
+    named = {item_key for item_key, _ in matches.found.values()}
+    named |= {name for names in matches.ambiguous.values() for name in names}
+    left = [key for key in listing.image_keys() if key not in named]
+    if left:
+        yield Problem(
+            f"{plural(len(left), 'image')} of {gathered.spec.image_dir} without a key in the "
+            f"metadata, not used: {examples(left)}",
+            where,
+        )
+
+
+def _nothing_matches(matches: Matches, listing: Listing, where: str) -> Problem:
+    keys = [*matches.unfound, *matches.climbing, *matches.ambiguous]
+    if not keys:
+        return Problem("the metadata file names no images", where)
+    there = list(listing.image_keys())
+    seen = f"images there: {examples(there)}" if there else "there are no images"
+    return Problem(
+        f"none of the {plural(len(keys), 'key')} fits an image in {listing.root}; "
+        f"keys: {examples(keys)}; {seen}",
+        where,
+        "set image_dir to the folder of the images, and recursive = true if they lie in subfolders",
+    )
+
+
+def _cannot_list(root: Path, error: OSError) -> Problem:
+    if isinstance(error, FileNotFoundError):
+        return Problem("there is no such folder", str(root), _nearest_folder(root))
+    if isinstance(error, NotADirectoryError):
+        return Problem("this is a file, not a folder", str(root), "give the folder it lies in")
+    reason = error.strerror or type(error).__name__
+    return Problem(f"the folder cannot be read ({reason})", str(root))
+
+
+def _nearest_folder(root: Path) -> str:
+    """Say how far the path exists, which shows where the mistake is."""
+    if any(character in str(root) for character in "\t\n\r"):
+        return "the path holds a tab or a line end: write Windows paths in '...' or with /"
+    parent = next((parent for parent in root.absolute().parents if parent.is_dir()), None)
+    return f"{parent} is there; what comes after it is not" if parent else ""
+
+
+def _no_images(listing: Listing) -> Problem:
+    others = listing.other_extensions()
+    found = ", ".join(f"{kind} {count}" for kind, count in others.most_common(8)) or "no files"
+    what = f"the folder holds no images (found: {found})"
+    for subfolder in listing.subfolders_left:
+        try:
+            below = list_folder(subfolder, recursive=True).num_images()
+        except OSError:
+            continue
+        if below:
+            return Problem(
+                f"{what}, but its subfolder {subfolder.name} holds {plural(below, 'image')}",
+                str(listing.root),
+                "set recursive = true, or give the subfolder",
+            )
+    return Problem(
+        what, str(listing.root), "images end in .png .jpg .jpeg .webp .bmp .gif .tif .tiff .avif"
+    )
+
+
+def _listing_notices(listing: Listing) -> Iterator[Problem]:
+    where = str(listing.root)
+    if listing.num_hidden:
+        count = plural(listing.num_hidden, "image or folder", "images or folders")
+        yield Problem(f"{count} passed over, being hidden (the name begins with a dot)", where)
+    if listing.seen_twice:
+        yield Problem(
+            f"{plural(len(listing.seen_twice), 'folder')} reached a second time by a link, read "
+            f"once: {examples(listing.seen_twice)}",
+            where,
+        )
+    for path, reason in listing.unreadable:
+        yield Problem(f"a folder cannot be read ({reason}); its images are not used", str(path))
+    if listing.subfolders_left and listing.num_images():
+        yield Problem(
+            f"{plural(len(listing.subfolders_left), 'subfolder')} not looked into: "
+            f"{examples([path.name for path in listing.subfolders_left])}",
+            where,
+            "set recursive = true if their images belong to it",
+        )

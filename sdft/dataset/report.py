@@ -1,0 +1,200 @@
+"""What became of every image, and how the buckets are filled.
+
+In: an index, its plan, and what was rejected after the index. Out: rows for files and tables.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sdft.dataset.crops import cropped_share
+from sdft.dataset.records import BucketPlan, DatasetIndex, Placement, Rejected, Size
+from sdft.files import whole_file
+
+FATE_COLUMNS = (
+    "path",
+    "fate",
+    "reason",
+    "width",
+    "height",
+    "resized_width",
+    "resized_height",
+    "crop_left",
+    "crop_top",
+    "crop_right",
+    "crop_bottom",
+    "bucket_width",
+    "bucket_height",
+    "repeats",
+    "scale",
+    "dataset",
+    "subset",
+)
+"""Of the table for spreadsheets, where each number has a column of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketRow:
+    """One bucket of one dataset."""
+
+    dataset: int
+    resolution: Size
+    images: int
+    repeats: int
+    """Uses in an epoch: the sum of the images' repeats."""
+    batches: int
+    """In an epoch; the last one may be short."""
+    mean_crop: float
+    """Mean share of an image's area, after resizing, that is cut off; 0 .. 1."""
+
+
+def bucket_rows(plan: BucketPlan, batch_sizes: Sequence[int]) -> tuple[BucketRow, ...]:
+    """Count each bucket, by dataset and resolution; `batch_sizes` has an entry for each dataset."""
+    rows = []
+    for (dataset, resolution), members in plan.by_bucket().items():
+        placements = [plan.placements[number] for number in members]
+        repeats = sum(placement.item.num_repeats for placement in placements)
+        crops = [cropped_share(placement.resized, placement.crop) for placement in placements]
+        rows.append(
+            BucketRow(
+                dataset=dataset,
+                resolution=resolution,
+                images=len(members),
+                repeats=repeats,
+                batches=-(-repeats // batch_sizes[dataset]),
+                mean_crop=sum(crops) / len(crops),
+            )
+        )
+    return tuple(rows)
+
+
+def mean_crop(rows: Sequence[BucketRow]) -> float:
+    """Return the mean share that is cut off an image, 0 .. 1; repeats do not count."""
+    num_images = sum(row.images for row in rows)
+    return sum(row.mean_crop * row.images for row in rows) / max(1, num_images)
+
+
+def waste(rows: Sequence[BucketRow], batch_sizes: Sequence[int]) -> float:
+    """Return the share of an epoch's places in batches that stay empty, 0 .. 1."""
+    places = sum(row.batches * batch_sizes[row.dataset] for row in rows)
+    return 1 - sum(row.repeats for row in rows) / places if places else 0.0
+
+
+def fates(
+    index: DatasetIndex, plan: BucketPlan, rejected: Iterable[Rejected]
+) -> Iterator[dict[str, Any]]:
+    """Give one row an image: the used ones in the plan's order, then the rejected ones.
+
+    `rejected` is what was rejected after the index, by the plan or on decoding; it may hold the
+    index' own as well, and images that still have a placement: no image gets two rows.
+    """
+    refused = {
+        (entry.dataset, entry.subset, entry.path): entry for entry in (*index.rejected, *rejected)
+    }
+    for placement in plan.placements:
+        item = placement.item
+        if (item.dataset, item.subset, item.path) not in refused:
+            yield _used(placement)
+    for entry in refused.values():
+        yield {
+            "path": str(entry.path),
+            "fate": "rejected",
+            "reason": entry.reason,
+            "size": entry.size,
+            "resized": None,
+            "crop": None,
+            "bucket": None,
+            "repeats": 0,
+            "scale": None,
+            "dataset": entry.dataset,
+            "subset": entry.subset,
+        }
+
+
+def write_fates(
+    path: Path, index: DatasetIndex, plan: BucketPlan, rejected: Iterable[Rejected]
+) -> int:
+    """Write every image's fate and return how many there are.
+
+    A `.csv` is a table for spreadsheets, any other name holds one JSON object a line, in ASCII.
+
+    Raises: EnvironmentFault where the file cannot be written.
+    """
+    rows = fates(index, plan, rejected)
+    with whole_file(path) as part:
+        return _write_csv(part, rows) if path.suffix.lower() == ".csv" else _write_lines(part, rows)
+
+
+def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    count = 0
+    with path.open("w", encoding="ascii", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")
+            count += 1
+    return count
+
+
+def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    count = 0
+    # With a byte-order mark, since spreadsheets take a text without one for the local code page.
+    # Names that are no legal text in the file system get their bytes spelled out.
+    with path.open("w", encoding="utf-8-sig", errors="backslashreplace", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(FATE_COLUMNS)
+        for row in rows:
+            table.writerow(_cells(row))
+            count += 1
+    return count
+
+
+def _used(placement: Placement) -> dict[str, Any]:
+    item = placement.item
+    scale = max(placement.resized[0] / item.size[0], placement.resized[1] / item.size[1])
+    return {
+        "path": str(item.path),
+        "fate": "used",
+        "reason": _what_was_done(placement, scale),
+        "size": item.size,
+        "resized": placement.resized,
+        "crop": placement.crop,
+        "bucket": placement.bucket,
+        "repeats": item.num_repeats,
+        "scale": round(scale, 4),
+        "dataset": item.dataset,
+        "subset": item.subset,
+    }
+
+
+def _what_was_done(placement: Placement, scale: float) -> str:
+    """Say how the picture was changed; empty where every pixel is kept."""
+    done = []
+    if placement.resized != placement.item.size:
+        done.append(f"enlarged {scale:.2f} times" if scale > 1 else f"shrunk to {scale:.2f}")
+    share = cropped_share(placement.resized, placement.crop)
+    if share > 0:
+        done.append(f"{share:.1%} cut off")
+    return ", ".join(done)
+
+
+def _cells(row: Mapping[str, Any]) -> list[Any]:
+    path = str(row["path"])
+    # A spreadsheet would run such a name as a formula.
+    path = f"./{path}" if path.startswith(("=", "+", "-", "@")) else path
+    return [
+        path,
+        row["fate"],
+        row["reason"],
+        *(row["size"] or ("",) * 2),
+        *(row["resized"] or ("",) * 2),
+        *(row["crop"] or ("",) * 4),
+        *(row["bucket"] or ("",) * 2),
+        row["repeats"],
+        "" if row["scale"] is None else row["scale"],
+        row["dataset"],
+        row["subset"],
+    ]
