@@ -159,7 +159,7 @@ def _backend() -> Tokenizer:
     backend = Tokenizer(
         models.BPE(
             vocab=_vocabulary(),
-            merges=[tuple(merge.split(" ")) for merge in _merges()],
+            merges=[(left, right) for left, right in map(str.split, _merges())],
             continuing_subword_prefix="",
             end_of_word_suffix="</w>",
             unk_token=EOS_TOKEN,

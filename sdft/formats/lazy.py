@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Protocol
 
 from sdft.errors import DataError
@@ -77,13 +78,21 @@ class LazyTensor:
             piece.source.read_into(piece.name, piece.first_byte, part)
             position += piece.num_bytes
 
-    def blocks(self, buffer: memoryview) -> Iterator[memoryview]:
-        """Yield the tensor's bytes in order, each time in the front part of `buffer`."""
+    def blocks(self, buffers: Iterator[memoryview]) -> Iterator[memoryview]:
+        """Yield the tensor's bytes in order, each time in the front part of the next buffer."""
         for piece in self.pieces:
-            for start in range(0, piece.num_bytes, len(buffer)):
+            start = 0
+            while start < piece.num_bytes:
+                buffer = next(buffers)
                 part = buffer[: min(len(buffer), piece.num_bytes - start)]
                 piece.source.read_into(piece.name, piece.first_byte + start, part)
                 yield part
+                start += len(part)
+
+
+def block_buffers(count: int) -> Iterator[memoryview]:
+    """Return `count` buffers of a block, over and over in turn."""
+    return cycle([memoryview(bytearray(BLOCK_BYTES)) for _ in range(count)])
 
 
 def joined(tensors: Sequence[LazyTensor]) -> LazyTensor:

@@ -6,15 +6,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from sdft.formats.lazy import LazyTensor
 from sdft.formats.tensor_file import TensorFile, open_tensor_file
+from sdft.formats.tensor_info import DTYPE_BYTES, FLOAT_DTYPES
 
-__all__ = ["MemoryTensors", "TensorFile", "open_tensors", "read"]
+__all__ = ["MemoryTensors", "TensorFile", "cast", "open_tensors", "read"]
 
 TORCH_DTYPES = {
     "BOOL": torch.bool,
@@ -68,3 +69,34 @@ class MemoryTensors:
             self._last = (name, tensor.reshape(-1).view(torch.uint8))
         raw = self._last[1][first_byte : first_byte + len(buffer)]
         buffer[:] = raw.numpy().data
+
+
+class _Cast:
+    """One tensor's elements in another dtype, made block by block."""
+
+    def __init__(self, tensor: LazyTensor, dtype: str, on_overflow: Callable[[], None]) -> None:
+        self._flat = tensor.reshaped((tensor.num_elements,))
+        self._dtype = dtype
+        self._on_overflow = on_overflow
+
+    def read_into(self, name: str, first_byte: int, buffer: memoryview) -> None:
+        item_bytes = DTYPE_BYTES[self._dtype]
+        first, last = first_byte // item_bytes, (first_byte + len(buffer)) // item_bytes
+        stored = read(self._flat.rows(first, last))
+        cast = stored.to(TORCH_DTYPES[self._dtype])
+        if self._dtype == "F16" and bool((cast.isinf() & stored.isfinite()).any()):
+            self._on_overflow()
+        buffer[:] = cast.view(torch.uint8).numpy().data
+
+
+def cast(
+    tensor: LazyTensor, dtype: str, on_overflow: Callable[[], None] = lambda: None
+) -> LazyTensor:
+    """Return the same numbers in another dtype; what is no float stays as it is.
+
+    `on_overflow` is called while the tensor is read, when a number is too large for `dtype`.
+    """
+    if tensor.dtype not in FLOAT_DTYPES or tensor.dtype == dtype:
+        return tensor
+    source = _Cast(tensor, dtype, on_overflow)
+    return LazyTensor.of(source, "", dtype, tensor.shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,10 @@ VAE_PREFIX = "first_stage_model."
 CLIP_PREFIX = "cond_stage_model.transformer."
 OPEN_CLIP_PREFIX = "cond_stage_model.model."
 EMA_PREFIX = "model_ema."
+
+METADATA_SCALAR = "sdft_metadata"
+"""Beside `state_dict` in a .ckpt that `sdft` wrote: the metadata, as JSON because a .ckpt has no
+header for it."""
 
 _CLIP_PREFIXES = (CLIP_PREFIX, "conditioner.embedders.0.transformer.")
 _OPEN_CLIP_PREFIXES = (OPEN_CLIP_PREFIX, "conditioner.embedders.0.model.")
@@ -53,18 +58,28 @@ def open_single_file(path: Path) -> ModelSource:
         extras |= text_extras
     ema_flat, other = _split(other, EMA_PREFIX)
     extras |= other
+    scalars = dict(file.scalars)
+    metadata = {**file.metadata, **_pickled_metadata(scalars.pop(METADATA_SCALAR, None))}
     return ModelSource(
         path=path,
         form=file.form,
         generation=_generation(weights, tensors),
-        stated_prediction=stated_prediction(file.metadata),
+        stated_prediction=stated_prediction(metadata),
         weights=weights,
         extras=extras,
         ema=_ema(unet_original, ema_flat),
-        metadata=file.metadata,
-        scalars=file.scalars,
+        metadata=metadata,
+        scalars=scalars,
         left_out=file.left_out,
     )
+
+
+def _pickled_metadata(text: object) -> dict[str, str]:
+    try:
+        table = json.loads(text) if isinstance(text, str) else {}
+    except ValueError:
+        table = {}
+    return {str(key): value for key, value in table.items() if isinstance(value, str)}
 
 
 def _text_encoder(tensors: Tensors) -> tuple[Tensors, Tensors, Tensors]:

@@ -1,0 +1,1 @@
+"""Writes models in the forms that other programs read."""
