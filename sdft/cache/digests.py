@@ -44,14 +44,30 @@ class FileVersion:
     size_bytes: int
     mtime_ns: int
 
+    @classmethod
+    def of(cls, path: Path) -> FileVersion:
+        """Return the state of a file now.
+
+        Raises: OSError.
+        """
+        status = path.stat()
+        return cls(path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownFile:
+    """The digest of one state of a file."""
+
+    version: FileVersion
+    digest: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadFile:
-    """A file's bytes, their digest, and the state that they belong to."""
+    """A file's bytes and what they are the bytes of."""
 
     content: bytes
-    digest: str
-    version: FileVersion
+    known: KnownFile
 
 
 def read_with_digest(path: Path) -> ReadFile:
@@ -66,13 +82,9 @@ def read_with_digest(path: Path) -> ReadFile:
             after = os.fstat(file.fileno())
         same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
         if same and len(content) == after.st_size:
-            return ReadFile(
-                content=content,
-                digest=blake2b(content, digest_size=DIGEST_BYTES).hexdigest(),
-                version=FileVersion(
-                    path=path, size_bytes=after.st_size, mtime_ns=after.st_mtime_ns
-                ),
-            )
+            version = FileVersion(path=path, size_bytes=after.st_size, mtime_ns=after.st_mtime_ns)
+            digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
+            return ReadFile(content=content, known=KnownFile(version=version, digest=digest))
     raise DataError(what="it keeps changing while it is read", where=str(path))
 
 
@@ -81,7 +93,7 @@ class FileDigests:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._new: dict[bytes, tuple[FileVersion, str]] = {}
+        self._new: dict[bytes, KnownFile] = {}
 
     def __enter__(self) -> FileDigests:
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,18 +122,18 @@ class FileDigests:
             digests.append(row[2].hex() if fits else None)
         return digests
 
-    def remember(self, file: ReadFile) -> None:
+    def remember(self, file: KnownFile) -> None:
         """Note a digest, unless the file is so young that it could change unseen."""
         if time.time_ns() - file.version.mtime_ns >= YOUNG_FOR_NS:
-            self._new[_path_key(file.version.path)] = (file.version, file.digest)
+            self._new[_path_key(file.version.path)] = file
             if len(self._new) >= ROWS_AT_ONCE:
                 self.write()
 
     def write(self) -> None:
         """Put what is new on the disk."""
         rows = [
-            (key, version.size_bytes, version.mtime_ns, bytes.fromhex(digest))
-            for key, (version, digest) in self._new.items()
+            (key, file.version.size_bytes, file.version.mtime_ns, bytes.fromhex(file.digest))
+            for key, file in self._new.items()
         ]
         self._new = {}
         if rows:
@@ -135,14 +147,12 @@ class FileDigests:
 
         Raises: DataError, OSError.
         """
-        status = path.stat()
-        version = FileVersion(path=path, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
-        (known,) = self.remembered([version])
-        if known is not None:
-            return known
-        file = read_with_digest(path)
-        self.remember(file)
-        return file.digest
+        (remembered,) = self.remembered([FileVersion.of(path)])
+        if remembered is not None:
+            return remembered
+        known = read_with_digest(path).known
+        self.remember(known)
+        return known.digest
 
 
 def _path_key(path: Path) -> bytes:

@@ -16,6 +16,10 @@ from sdft.cache.shard import KEY_BYTES, StoredDtype
 from sdft.dataset.pixels import PREPROCESSING_VERSION
 from sdft.dataset.records import Box, Size
 
+LATENT_CHANNELS = 4
+PIXELS_PER_CELL = 8
+"""As in sdft.models.vae, which cannot be imported without torch."""
+
 LatentKind = Literal["moments", "mean", "sample"]
 """Mean and log-variance of the posterior, its mean, or one draw that is kept."""
 
@@ -55,6 +59,10 @@ class LatentRecipe:
             bool(flip),
             interpolation,
         )
+
+    def npz_key(self, *, npz_digest: str, bucket: Size, flip: bool) -> str:
+        """Return the address of latents that were taken over from an `.npz` of sd-scripts."""
+        return digest_of("npz", self.dtype, npz_digest, bucket, bool(flip))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,20 +12,28 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from sdft.cache.digests import FileDigests, FileVersion, ReadFile, read_with_digest
-from sdft.cache.keys import LatentRecipe
+from sdft.cache.digests import FileDigests
+from sdft.cache.keys import LATENT_CHANNELS, PIXELS_PER_CELL, LatentRecipe
 from sdft.cache.pipeline import Picture, encode_pictures, num_cores, work_ahead
 from sdft.cache.posterior import fits, values_of
+from sdft.cache.prepare import (
+    LatentKeys,
+    LatentRules,
+    Prepared,
+    Preparer,
+    absent_keys,
+    rules_of,
+)
+from sdft.cache.shard import BYTES_OF
 from sdft.cache.store import TensorStore
 from sdft.cache.writer import StoreWriter
-from sdft.dataset.pixels import decode_rgb, fit
 from sdft.dataset.records import BucketPlan, Item, Placement, Rejected
 from sdft.errors import DataError, Problem
 from sdft.events import (
@@ -39,13 +47,16 @@ from sdft.events import (
 )
 from sdft.files import require_space
 
+__all__ = [
+    "LatentCacheResult",
+    "LatentKeys",
+    "LatentRules",
+    "MomentsEncoder",
+    "cache_latents",
+    "foreseen_bytes",
+]
+
 STAGE = "latents"
-
-LATENT_CHANNELS = 4
-PIXELS_PER_CELL = 8
-"""As in sdft.models.vae, which cannot be imported without torch."""
-
-BYTES_OF = {"fp16": 2, "bf16": 2, "fp32": 4}
 
 AHEAD_PER_THREAD = 4
 """Pictures begun for each thread: one slow picture then does not hold up the other threads."""
@@ -66,24 +77,6 @@ class MomentsEncoder(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LatentRules:
-    """What a subset asks of its latents."""
-
-    flip: bool = False
-    """The mirrored picture is encoded as well."""
-    interpolation: str | None = None
-    """A forced way of resizing; None takes area when shrinking, else Lanczos."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentKeys:
-    """Where one placement's latents are stored; None where there are none."""
-
-    plain: str | None = None
-    flipped: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LatentCacheResult:
     """What a pass did: images == encoded + reused + len(rejected)."""
 
@@ -95,18 +88,6 @@ class LatentCacheResult:
     keys: tuple[LatentKeys, ...]
     """One for each placement of the plan, in its order."""
     cache: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Prepared:
-    """What a thread found out about one placement."""
-
-    number: int
-    file: ReadFile | None = None
-    keys: LatentKeys = LatentKeys()
-    pictures: tuple[Picture, ...] = ()
-    """What is not in the store yet."""
-    problem: str = ""
 
 
 def cache_latents(
@@ -121,25 +102,27 @@ def cache_latents(
     emit: Emit = ignore,
     max_workers: int | None = None,
     max_rejected: int | None = None,
+    takes_npz: bool = False,
 ) -> LatentCacheResult:
     """Encode what the store lacks and return where everything lies.
 
     `rules` are by (dataset, subset); a subset that is not named has the default rules.
     `load_encoder` is called only where something is missing. More than `max_rejected` unusable
-    images stop the pass; None lets any number pass.
+    images stop the pass; None lets any number pass. With `takes_npz` the latents that sd-scripts
+    left beside a picture are taken over where they fit; they are single draws, so only the kind
+    `sample` can.
 
     Raises: DataError (latents not finite, too many unusable images), UserError (another process
     writes the cache), EnvironmentFault (disk full or not writable).
     """
-    run = _Pass(
+    preparer = Preparer(
         placements=plan.placements,
         store=store,
-        digests=digests,
         recipe=recipe,
         rules=rules,
-        emit=emit,
-        max_rejected=max_rejected,
+        takes_npz=takes_npz and recipe.kind == "sample",
     )
+    run = _Pass(preparer, digests=digests, emit=emit, max_rejected=max_rejected)
     jobs = run.find_missing()
     if jobs or store.unconfirmed:
         with StoreWriter(store, emit=emit) as writer:
@@ -155,7 +138,7 @@ def foreseen_bytes(
     """Return the size of placements' latents on the disk when all of them are encoded."""
     channels = LATENT_CHANNELS * (2 if recipe.kind == "moments" else 1)
     num_cells = sum(
-        placement.bucket[0] * placement.bucket[1] * (2 if _rules(placement, rules).flip else 1)
+        placement.bucket[0] * placement.bucket[1] * (2 if rules_of(placement, rules).flip else 1)
         for placement in placements
     ) // (PIXELS_PER_CELL * PIXELS_PER_CELL)
     return num_cells * channels * BYTES_OF[recipe.dtype]
@@ -166,23 +149,20 @@ class _Pass:
 
     def __init__(
         self,
+        preparer: Preparer,
         *,
-        placements: Sequence[Placement],
-        store: TensorStore,
         digests: FileDigests,
-        recipe: LatentRecipe,
-        rules: Mapping[tuple[int, int], LatentRules],
         emit: Emit,
         max_rejected: int | None,
     ) -> None:
-        self._placements = placements
-        self._store = store
+        self._preparer = preparer
+        self._placements = preparer.placements
+        self._store = preparer.store
+        self._recipe = preparer.recipe
         self._digests = digests
-        self._recipe = recipe
-        self._rules = rules
         self._emit = emit
         self._max_rejected = max_rejected
-        self._keys = [LatentKeys()] * len(placements)
+        self._keys: list[LatentKeys] = []
         self._rejected: list[Rejected] = []
         self._encoded: set[int] = set()
 
@@ -199,16 +179,13 @@ class _Pass:
 
     def find_missing(self) -> list[int]:
         """Return the numbers of the placements whose files have to be read, size by size."""
-        known = self._digests.remembered(_version(one.item) for one in self._placements)
-        for number, digest in enumerate(known):
-            if digest is not None:
-                self._keys[number] = self._keys_of(number, digest)
-        wanted = {key for keys in self._keys for key in (keys.plain, keys.flipped) if key}
-        absent = _absent(self._store, sorted(wanted))
+        self._keys = self._preparer.known_keys(self._digests)
+        wanted = {key for keys in self._keys for key in keys.present}
+        absent = absent_keys(self._store, sorted(wanted))
         missing = [
             number
             for number, keys in enumerate(self._keys)
-            if keys.plain is None or keys.plain in absent or keys.flipped in absent
+            if keys.plain is None or not absent.isdisjoint(keys.present)
         ]
         return sorted(missing, key=lambda number: (self._placements[number].bucket, number))
 
@@ -224,19 +201,19 @@ class _Pass:
         if not jobs:
             return
         placements = [self._placements[number] for number in jobs]
-        num_bytes = foreseen_bytes(placements, self._recipe, self._rules)
+        num_bytes = foreseen_bytes(placements, self._recipe, self._preparer.rules)
         require_space(self._store.folder, num_bytes, "the cache of latents")
         started_s = time.monotonic()
         self._emit(StageStarted(stage=STAGE, total=len(jobs), unit="image"))
         encoder = functools.cache(load_encoder)
         prepared = work_ahead(
-            self._prepare,
+            self._preparer.prepare,
             jobs,
             num_threads=num_threads,
             ahead=num_threads * AHEAD_PER_THREAD + vae_batch_size,
         )
         moments_of = encode_pictures(
-            self._missing_pictures(prepared),
+            self._pictures(prepared, writer),
             lambda rgb_BHWC: encoder().submit(rgb_BHWC),
             batch_size=vae_batch_size,
         )
@@ -252,16 +229,14 @@ class _Pass:
         duration_s = time.monotonic() - started_s
         self._emit(StageFinished(stage=STAGE, done=len(jobs), duration_s=duration_s))
 
-    def _missing_pictures(self, prepared: Iterator[_Prepared]) -> Iterator[Picture]:
+    def _pictures(self, prepared: Iterable[Prepared], writer: StoreWriter) -> Iterator[Picture]:
+        """Note what the threads found, and pass on each picture that has to be encoded once."""
         taken: set[str] = set()
         shown_s = time.monotonic()
         for num_done, one in enumerate(prepared, start=1):
-            if one.problem:
-                self._reject(one.number, one.problem)
-            self._keys[one.number] = one.keys
-            if one.file is not None:
-                self._digests.remember(one.file)
-                self._tell_if_changed(self._placements[one.number].item, one.file)
+            self._note(one)
+            for key, latents_Chw in one.old_latents:
+                writer.add(key, latents_Chw, self._recipe.dtype)
             for picture in one.pictures:
                 if picture.key not in taken:
                     taken.add(picture.key)
@@ -270,67 +245,16 @@ class _Pass:
                 shown_s = time.monotonic()
                 self._emit(StageProgress(stage=STAGE, done=num_done))
 
-    def _prepare(self, number: int) -> _Prepared:
-        """Read and decode one file; runs in a thread and changes nothing outside."""
-        placement = self._placements[number]
-        try:
-            file = read_with_digest(placement.item.path)
-            keys = self._keys_of(number, file.digest)
-            absent = _absent(self._store, [key for key in (keys.plain, keys.flipped) if key])
-            pictures = self._decode(number, file, keys, absent) if absent else ()
-        except FileNotFoundError:
-            return _Prepared(number=number, problem="it vanished after it was indexed")
-        except OSError as error:
-            return _Prepared(number=number, problem=f"cannot be read: {error.strerror or error}")
-        except DataError as error:
-            reason = "; ".join(problem.what for problem in error.problems)
-            return _Prepared(number=number, problem=reason)
-        return _Prepared(number=number, file=file, keys=keys, pictures=pictures)
+    def _note(self, one: Prepared) -> None:
+        self._keys[one.number] = one.keys
+        for file in one.files:
+            self._digests.remember(file)
+        for note in one.notes:
+            self._emit(Notice(severity="warning", topic=STAGE, message=note))
+        if one.problem:
+            self._reject(self._placements[one.number].item, one.problem)
 
-    def _decode(
-        self, number: int, file: ReadFile, keys: LatentKeys, absent: set[str]
-    ) -> tuple[Picture, ...]:
-        placement = self._placements[number]
-        rgb_HWC = decode_rgb(file.content)
-        height, width = rgb_HWC.shape[:2]
-        if (width, height) != placement.item.size:
-            was_width, was_height = placement.item.size
-            raise DataError(
-                what=f"it was {was_width} x {was_height} px when it was indexed "
-                f"and is {width} x {height} px now"
-            )
-        interpolation = _rules(placement, self._rules).interpolation
-        fitted_HWC = fit(rgb_HWC, placement.resized, placement.crop, interpolation)
-        path = placement.item.path
-        pictures = []
-        if keys.plain in absent:
-            pictures.append(Picture(number=number, key=keys.plain, path=path, rgb_HWC=fitted_HWC))
-        if keys.flipped in absent:
-            mirrored_HWC = fitted_HWC[:, ::-1]
-            pictures.append(
-                Picture(number=number, key=keys.flipped, path=path, rgb_HWC=mirrored_HWC)
-            )
-        return tuple(pictures)
-
-    def _keys_of(self, number: int, digest: str) -> LatentKeys:
-        placement = self._placements[number]
-        rules = _rules(placement, self._rules)
-        plain, flipped = (
-            self._recipe.key(
-                image_digest=digest,
-                resized=placement.resized,
-                crop=placement.crop,
-                flip=flip,
-                interpolation=rules.interpolation,
-            )
-            if rules.flip or not flip
-            else None
-            for flip in (False, True)
-        )
-        return LatentKeys(plain=plain, flipped=flipped)
-
-    def _reject(self, number: int, reason: str) -> None:
-        item = self._placements[number].item
+    def _reject(self, item: Item, reason: str) -> None:
         self._rejected.append(
             Rejected(
                 path=item.path,
@@ -342,39 +266,12 @@ class _Pass:
         )
         self._emit(ItemRejected(path=str(item.path), reason=reason))
         if self._max_rejected is not None and len(self._rejected) > self._max_rejected:
+            too_many = Problem(
+                what=f"{len(self._rejected)} images cannot be used; "
+                f"the limit is {self._max_rejected}",
+                fix="mend or remove them, or raise the limit",
+            )
+            shown = self._rejected[:PROBLEMS_SHOWN]
             raise DataError(
-                problems=[
-                    Problem(
-                        what=f"{len(self._rejected)} images cannot be used; "
-                        f"the limit is {self._max_rejected}",
-                        fix="mend or remove them, or raise the limit",
-                    ),
-                    *(
-                        Problem(what=rejected.reason, where=str(rejected.path))
-                        for rejected in self._rejected[:PROBLEMS_SHOWN]
-                    ),
-                ]
+                problems=[too_many, *(Problem(one.reason, str(one.path)) for one in shown)]
             )
-
-    def _tell_if_changed(self, item: Item, file: ReadFile) -> None:
-        if file.version != _version(item):
-            self._emit(
-                Notice(
-                    severity="warning",
-                    topic="changed",
-                    message=f"{item.path} changed after it was indexed; the new picture is used",
-                )
-            )
-
-
-def _version(item: Item) -> FileVersion:
-    return FileVersion(path=item.path, size_bytes=item.file_bytes, mtime_ns=item.mtime_ns)
-
-
-def _rules(placement: Placement, rules: Mapping[tuple[int, int], LatentRules]) -> LatentRules:
-    return rules.get((placement.item.dataset, placement.item.subset), LatentRules())
-
-
-def _absent(store: TensorStore, keys: Sequence[str]) -> set[str]:
-    held = store.has(keys)
-    return {key for key, is_held in zip(keys, held, strict=True) if not is_held}

@@ -32,6 +32,8 @@ FORMAT = "sdft-tensors-1"
 NUMPY_OF = {"F16": "<f2", "F32": "<f4", "BF16": "<u2"}
 """How the bytes of a safetensors dtype are held by numpy, which has no bfloat16."""
 
+BYTES_OF: Mapping[StoredDtype, int] = {"fp16": 2, "bf16": 2, "fp32": 4}
+
 SAFETENSORS_OF: Mapping[StoredDtype, str] = {"fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 
 MAX_HEADER_BYTES = 100_000_000

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from sdft.cache.keys import TextRecipe
-from sdft.cache.latents import BYTES_OF, PROGRESS_EVERY_S
+from sdft.cache.latents import PROGRESS_EVERY_S
 from sdft.cache.posterior import fits
-from sdft.cache.shard import StoredDtype
+from sdft.cache.shard import BYTES_OF, StoredDtype
 from sdft.cache.store import TensorStore
 from sdft.cache.writer import StoreWriter
 from sdft.dataset.captions import split_tags, words_of
