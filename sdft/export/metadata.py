@@ -1,29 +1,36 @@
-"""What a model file says of itself: the `modelspec.` fields. Pure functions, no torch.
+"""What a model file says of itself: the `modelspec.` fields. Needs no torch.
 
 Source: Stability's model metadata standard, version 1.0.1, as sd-scripts fills it in.
 """
 
 from __future__ import annotations
 
+import base64
+import mimetypes
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 
 from sdft import __version__
+from sdft.errors import UserError
 from sdft.formats.safetensors_write import HASH_KEY
 from sdft.models.family import V_PREDICTION, Family
 
 _SPEC_VERSION = "1.0.1"
 _IMPLEMENTATION = "https://github.com/Stability-AI/generative-models"
 """Names the layout of the key names, which is Stability's, not the program that trained."""
+NUM_TIMESTEPS = 1000
+"""Steps of the noise schedule that SD is trained with."""
 _CARRIED = ("author", "description", "license", "tags", "usage_hint", "thumbnail", "merged_from")
 
 
-def modelspec(
+def modelspec_metadata(
+    *,
     family: Family,
     prediction_type: str,
-    *,
     title: str,
-    date: str,
-    resolution_px: tuple[int, int],
+    resolution: tuple[int, int],
+    date_s: float,
     author: str | None = None,
     description: str | None = None,
     license: str | None = None,
@@ -34,12 +41,15 @@ def modelspec(
     trigger_phrase: str | None = None,
     preprocessor: str | None = None,
     is_negative_embedding: str | None = None,
-    timestep_range: tuple[int, int] | None = None,
+    timestep_range: tuple[int | None, int | None] = (None, None),
     clip_skip: int | None = None,
+    base: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
     """Return the fields of a trained model; a field that is None is left out.
 
-    `date` is ISO 8601, `resolution_px` is (width, height), `thumbnail` a data URL.
+    `resolution` is (width, height) in px, `date_s` seconds since 1970, `thumbnail` a data URL
+    (`thumbnail_url`). Licence, origin and the like of the `base` model's metadata are carried
+    over where they are not given anew.
     """
     fields = {
         "sai_model_spec": _SPEC_VERSION,
@@ -47,8 +57,8 @@ def modelspec(
         "implementation": _IMPLEMENTATION,
         "implementation_version": f"sdft/{__version__}",
         "title": title,
-        "resolution": f"{resolution_px[0]}x{resolution_px[1]}",
-        "date": date,
+        "resolution": f"{resolution[0]}x{resolution[1]}",
+        "date": datetime.fromtimestamp(date_s, UTC).isoformat(timespec="seconds"),
         "prediction_type": spec_prediction(prediction_type),
         "author": author,
         "description": description,
@@ -60,16 +70,36 @@ def modelspec(
         "trigger_phrase": trigger_phrase,
         "preprocessor": preprocessor,
         "is_negative_embedding": is_negative_embedding,
-        "timestep_range": None if timestep_range is None else "{},{}".format(*timestep_range),
+        "timestep_range": _timesteps(*timestep_range),
         "encoder_layer": None if clip_skip is None else str(clip_skip),
     }
-    return {f"modelspec.{name}": value for name, value in fields.items() if value is not None}
-
-
-def with_carried_fields(fields: Mapping[str, str], base: Mapping[str, str]) -> dict[str, str]:
-    """Add licence, origin and the like of the base model where `fields` does not say them."""
+    said = {f"modelspec.{name}": value for name, value in fields.items() if value is not None}
     carried = {f"modelspec.{name}" for name in _CARRIED}
-    return {name: value for name, value in base.items() if name in carried} | dict(fields)
+    return {name: text for name, text in (base or {}).items() if name in carried} | said
+
+
+def _timesteps(first: int | None, last: int | None) -> str | None:
+    if first is None and last is None:
+        return None
+    return f"{0 if first is None else first},{NUM_TIMESTEPS if last is None else last}"
+
+
+def thumbnail_url(text: str) -> str:
+    """Return a thumbnail as a data URL: the text itself if it is one, else the image file.
+
+    Raises: UserError where it is neither; a path never goes into a model's metadata.
+    """
+    if text.startswith("data:"):
+        return text
+    path = Path(text)
+    kind, _ = mimetypes.guess_type(path.name)
+    if kind is None or not kind.startswith("image/") or not path.is_file():
+        raise UserError(
+            what="the thumbnail is neither a data URL nor an image file",
+            where=text[:200],
+            fix="give a .png, .jpg or .webp file",
+        )
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode('ascii')}"
 
 
 def converted_metadata(
