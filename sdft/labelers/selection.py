@@ -27,7 +27,8 @@ MIN_LENGTH_WITHOUT_UNDERSCORES = 4
 class TagChoice:
     """What the person asked for, under the reference's names and with its defaults."""
 
-    thresh: float = 0.35
+    thresh: float | None = None
+    """None for the model's own default."""
     thresholds: Mapping[str, float] = field(default_factory=dict)
     """By category; one that is absent has `thresh`. A value above 1 turns the category off."""
     remove_underscore: bool = False
@@ -46,14 +47,13 @@ class TagChoice:
     escape_tags: bool = False
     r"""Write `\`, `(` and `)` as `\\`, `\(` and `\)`, which prompt weights do not touch."""
 
-    def threshold(self, category: str) -> float:
-        return self.thresholds.get(category, self.thresh)
-
 
 class TagSelector:
     """Turns probabilities into tags; what is the same for all images is worked out once."""
 
-    def __init__(self, table: TagTable, choice: TagChoice, form: str) -> None:
+    def __init__(
+        self, table: TagTable, choice: TagChoice, form: str, default_thresh: float
+    ) -> None:
         assert form in FORMS
         assert choice.tag_order in TAG_ORDERS
         self._choice = choice
@@ -69,9 +69,12 @@ class TagSelector:
         undesired = set(choice.undesired_tags)
         self._wanted = np.array([name not in undesired for name in self._names], dtype=bool)
         # A value above every probability keeps a row from being taken by its threshold.
+        thresh = default_thresh if choice.thresh is None else choice.thresh
         by_threshold = np.array(
             [
-                np.inf if category in ("rating", "quality") else choice.threshold(category)
+                np.inf
+                if category in ("rating", "quality")
+                else choice.thresholds.get(category, thresh)
                 for category in table.categories
             ]
         )

@@ -45,7 +45,7 @@ MAPPING_P = np.array([0.1, 0.6, 0.5, 0.95, 0.7, 0.45, 0.8, 0.36, 0.3, 0.4, 0.9],
 
 def text(table, probabilities, form, **options):
     choice = TagChoice(**options)
-    return choice.caption_separator.join(TagSelector(table, choice, form).tags(probabilities))
+    return choice.caption_separator.join(TagSelector(table, choice, form, 0.35).tags(probabilities))
 
 
 CSV_TEXTS = [
