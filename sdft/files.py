@@ -92,6 +92,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(part, ignore_errors=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, unless it is there.
+
+    Raises: EnvironmentFault.
+    """
+    with _named_os_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a whole file or none."""
     with whole_file(path) as part, _named_os_errors(path):

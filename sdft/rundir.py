@@ -22,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from sdft.errors import DataError, UserError
-from sdft.files import replace, write_json
+from sdft.files import make_folder, replace, write_json
 
 FINISHED = "finished"
 UNFINISHED = "unfinished"
@@ -99,7 +99,7 @@ class RunDir:
         """
         try:
             return RunStatus(**json.loads(self.status_file.read_text(encoding="utf-8")))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (TypeError, ValueError) as error:
             raise DataError(
@@ -137,15 +137,15 @@ def numbered(path: Path, number: int) -> Path:
 class RunLock:
     """Keeps two processes from writing one run folder.
 
-    Raises on entry: UserError that names the process which holds the lock. A lock whose process
-    is gone (same host) is taken over.
+    Raises on entry: UserError that names the process which holds the lock; EnvironmentFault where
+    the folder cannot be made. A lock whose process is gone (same host) is taken over.
     """
 
     def __init__(self, run: RunDir) -> None:
         self._file = run.lock_file
 
     def __enter__(self) -> RunLock:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self._file.parent)
         mine = {
             "pid": os.getpid(),
             "host": platform.node(),

@@ -8,6 +8,7 @@ else one line that names the error, and `--debug` shows where it came from.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from sdft import __version__
-from sdft.errors import SdftError, UnknownName, nearest
+from sdft.errors import EnvironmentFault, SdftError, UnknownName, nearest
 
 COMMANDS = {
     "demo": "the whole way on a tiny model and pictures made for it; no network",
@@ -86,6 +87,7 @@ def main() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code. Prints; never raises but for `--debug`."""
     soften_streams()
+    quiet_libraries()
     debug = "--debug" in argv
     words = [word for word in argv if word != "--debug"]
     try:
@@ -104,6 +106,13 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
+def quiet_libraries() -> None:
+    """Let the libraries below speak of errors only: what a person should know, events say."""
+    for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def soften_streams() -> None:
     """Let a character that the console's code page lacks be shown as `\\u3042`, not raise."""
     for stream in (sys.stdout, sys.stderr):
@@ -118,6 +127,10 @@ def _report(error: Exception, words: Sequence[str]) -> int:
     if isinstance(error, SdftError):
         print_problems(error, as_json="--json" in words)
         return error.exit_code
+    if isinstance(error, OSError):
+        # A disk, a share, a permission: whatever the code did with it, the machine said no.
+        print_error(str(error), "run again with --debug to see where")
+        return EnvironmentFault.exit_code
     print_error(
         f"{type(error).__name__}: {error}",
         "an error in sdft, not in what you asked for; run again with --debug to see where",

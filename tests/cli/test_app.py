@@ -102,6 +102,14 @@ def test_an_error_of_ours_is_one_line_that_names_it(sdft, monkeypatch):
     assert "--debug" in ran.err
 
 
+def test_what_the_system_refuses_is_an_environment_fault(sdft, monkeypatch):
+    failing(monkeypatch, PermissionError(13, "Permission denied", "x/y"))
+    ran = sdft("doctor")
+    assert ran.code == 3
+    assert "x/y" in ran.err
+    assert "Permission denied" in ran.err
+
+
 def test_debug_shows_where_an_error_came_from(monkeypatch, capsys):
     failing(monkeypatch, KeyError("colour"))
     assert run(["doctor", "--debug"]) == 1
