@@ -18,7 +18,7 @@ RunLine = Callable[[Sequence[str]], int]
 """Runs one command line, `sdft` being its first word; returns the exit code."""
 
 NUM_IMAGES = 9
-SIDE_PX = 128
+SIDE_PX = 192
 SEED = 1
 
 DATASET_TOML = """\
@@ -29,8 +29,8 @@ caption_extension = ".txt"
 
 [[datasets]]
 resolution = {side}
-min_bucket_reso = 64
-max_bucket_reso = 256
+min_bucket_reso = 128
+max_bucket_reso = 320
 batch_size = 4
 
   [[datasets.subsets]]
@@ -48,7 +48,7 @@ output_name = 'demo'
 # A tiny model with random weights learns fast; a real one wants about 2e-6.
 learning_rate = 2e-3
 lr_scheduler = "cosine"
-max_train_epochs = 12
+max_train_epochs = 6
 seed = 1
 """
 

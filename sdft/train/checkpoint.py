@@ -23,11 +23,15 @@ class SaveRules:
 
     def after_step(self, step: int, total_steps: int) -> bool:
         """Tell whether to save after this update; never at the last, which is saved anyway."""
-        return bool(self.every_n_steps) and step % self.every_n_steps == 0 and step < total_steps
+        return self._due(self.every_n_steps, step, total_steps)
 
     def after_epoch(self, epoch: int, num_epochs: int) -> bool:
         """Tell whether to save after this epoch; never at the last."""
-        return bool(self.every_n_epochs) and epoch % self.every_n_epochs == 0 and epoch < num_epochs
+        return self._due(self.every_n_epochs, epoch, num_epochs)
+
+    @staticmethod
+    def _due(every: int | None, number: int, last: int) -> bool:
+        return every is not None and number % every == 0 and number < last
 
     def step_to_remove(self, step: int) -> int | None:
         """Return the step whose save goes when `step` has been saved.

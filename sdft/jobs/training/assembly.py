@@ -268,7 +268,12 @@ def _keeper(
         checkpoints=rules,
         state_rules=state_rules if settings.save_state else SaveRules(),
         rolling_state_s=60.0 * settings.rolling_state_minutes,
-        write_model=ModelWriter(networks=networks, settings=settings, form=form),
+        write_model=ModelWriter(
+            networks=networks,
+            settings=settings,
+            form=form,
+            resolution=config.datasets[0].resolution,
+        ),
         state=StateSource(
             modules=networks.trained_weights,
             optimizer=networks.optimizer_state,

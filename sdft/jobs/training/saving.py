@@ -14,11 +14,13 @@ from torch import Tensor
 
 from sdft.config.training import TrainingSettings
 from sdft.export.diffusers_folder import save_diffusers_folder
-from sdft.export.metadata import modelspec_metadata
+from sdft.export.metadata import modelspec_metadata, thumbnail_url
 from sdft.export.single_file import save_single_file
+from sdft.files import remove, replace, unfinished_name
 from sdft.jobs.training.networks import Networks
 from sdft.models.bundle import ModelBundle
 from sdft.models.text import text_state_dict
+from sdft.train.schedule import NUM_TIMESTEPS
 from sdft.train.state import Progress
 
 
@@ -53,9 +55,12 @@ class ModelWriter:
 
     def _metadata(self, path: Path) -> dict[str, str]:
         settings = self.settings
+        bundle = self.networks.bundle
+        timesteps = (settings.min_timestep, settings.max_timestep)
+        thumbnail = settings.metadata_thumbnail
         return modelspec_metadata(
-            family=self.networks.bundle.family,
-            prediction_type=self.networks.bundle.prediction_type,
+            family=bundle.family,
+            prediction_type=bundle.prediction_type,
             title=settings.metadata_title or path.stem,
             resolution=self.resolution,
             date_s=time.time(),
@@ -64,13 +69,14 @@ class ModelWriter:
             license=settings.metadata_license,
             tags=settings.metadata_tags,
             usage_hint=settings.metadata_usage_hint,
-            thumbnail=settings.metadata_thumbnail,
+            thumbnail=thumbnail_url(thumbnail) if thumbnail else None,
             merged_from=settings.metadata_merged_from,
             trigger_phrase=settings.metadata_trigger_phrase,
             preprocessor=settings.metadata_preprocessor,
             is_negative_embedding=settings.metadata_is_negative_embedding,
-            timestep_range=(settings.min_timestep, settings.max_timestep),
+            timestep_range=(None, None) if timesteps == (0, NUM_TIMESTEPS) else timesteps,
             clip_skip=settings.clip_skip,
+            base=bundle.metadata,
         )
 
 
@@ -84,10 +90,16 @@ def write_model(
     save_precision: str | None,
     metadata: Mapping[str, str],
 ) -> int:
-    """Write a model in one of the four forms; return its size in bytes."""
+    """Write a model in one of the four forms; return its size in bytes.
+
+    A file or folder of that name is there until the new one is whole.
+    """
+    # Training does not renew the base's own moving average, so it would be stale.
+    extras = {n: tensor for n, tensor in bundle.extras.items() if not n.startswith("model_ema.")}
     if form in ("diffusers", "diffusers_safetensors"):
-        return save_diffusers_folder(
-            path,
+        new = unfinished_name(path)
+        size_bytes = save_diffusers_folder(
+            new,
             unet=unet,
             text_encoder=text_encoder,
             vae=bundle.vae.state_dict(),
@@ -97,8 +109,10 @@ def write_model(
             save_precision=save_precision,
             safetensors=form == "diffusers_safetensors",
             metadata=metadata,
-            extras=bundle.extras,
+            extras=extras,
         )
+        _swap(new, path)
+        return size_bytes
     return save_single_file(
         path,
         unet=unet,
@@ -108,8 +122,20 @@ def write_model(
         form=form,
         save_precision=save_precision,
         metadata=metadata,
-        extras=bundle.extras,
+        extras=extras,
+        scalars=bundle.scalars,
     )
+
+
+def _swap(new: Path, path: Path) -> None:
+    """Give a whole folder its name; a folder cannot be renamed over another in one step."""
+    if not path.exists():
+        replace(new, path)
+        return
+    old = unfinished_name(path)
+    replace(path, old)
+    replace(new, path)
+    remove(old)
 
 
 def save_as_single_file(bundle: ModelBundle, path: Path) -> None:
