@@ -32,6 +32,8 @@ COMMANDS = {
     "cache-latents": "encode the images once, to disk",
     "train": "fine-tune; also takes a fine_tune.py command line as it is",
     "sample": "pictures from a checkpoint",
+    "convert": "a model in another form: one file or a diffusers folder, another precision",
+    "verify": "what a model is, and whether it is whole",
 }
 """Every command, in the order of the help. Its module is `sdft.cli.<name>`, its Typer `app`."""
 

@@ -103,11 +103,13 @@ def thumbnail_url(text: str) -> str:
 
 
 def converted_metadata(
-    source: Mapping[str, str], family: Family, prediction_type: str, *, title: str
+    source: Mapping[str, str], family: Family, prediction_type: str | None, *, title: str
 ) -> dict[str, str]:
     """Return the metadata of a converted file: all of the source's, and what it lacked.
 
     Out: no hash, which belongs to the bytes of one file, and no `format`, which each form has.
+    What the model predicts, and the architecture that follows from it, is left as the source has
+    it where `prediction_type` is None.
     """
     told = {
         "modelspec.sai_model_spec": _SPEC_VERSION,
@@ -116,6 +118,8 @@ def converted_metadata(
         "modelspec.resolution": f"{family.resolution_px}x{family.resolution_px}",
     }
     kept = {key: value for key, value in source.items() if key not in (HASH_KEY, "format")}
+    if prediction_type is None:
+        return told | kept
     decided = {
         "modelspec.architecture": family.modelspec_architecture,
         "modelspec.prediction_type": spec_prediction(prediction_type),

@@ -114,10 +114,11 @@ class UpcastAttention:
         else:
             mixed = functional.scaled_dot_product_attention(query, key, value)
         joined = mixed.transpose(1, 2).flatten(2)
-        dropped: Tensor = attn.to_out[1](attn.to_out[0](joined))
-        return dropped / attn.rescale_output_factor
+        dropped: Tensor = attn.to_out[1](attn.to_out[0](joined)) / attn.rescale_output_factor
+        return dropped
 
 
 def _heads_apart(projected_BSD: Tensor, heads: int) -> Tensor:
     """Shapes: [B, S, heads * d] in, [B, heads, S, d] out."""
-    return projected_BSD.unflatten(-1, (heads, -1)).transpose(1, 2)
+    num_captions, num_tokens, _ = projected_BSD.shape
+    return projected_BSD.view(num_captions, num_tokens, heads, -1).transpose(1, 2)

@@ -34,7 +34,8 @@ class ModelBundle:
     networks: Mapping[str, Any]
     """The asked ones of `unet`, `vae` and `text_encoder`."""
     configs: Mapping[str, Config]
-    """`config.json` of each asked network, as a diffusers folder has it."""
+    """`config.json` of each asked network as a diffusers folder has it, and the scheduler's where
+    the model came from such a folder."""
     tokenizer: ClipTokenizer
     form: str
     """`safetensors`, `ckpt`, `diffusers` or `diffusers_safetensors`."""
@@ -96,6 +97,8 @@ def load_bundle(
             if name in expected
         }
         networks[part] = build_network(part, configs[part], weights)
+    if "scheduler" in source.given_configs:
+        configs["scheduler"] = source.given_configs["scheduler"]
     surplus = tuple(
         f"{len(names)} tensors of the {part} are not used: {', '.join(names[:3])}"
         for part, names in source.unexpected().items()

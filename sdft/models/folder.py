@@ -12,7 +12,7 @@ from sdft.formats.lazy import LazyTensor
 from sdft.formats.tensor_file import SAFETENSORS, TensorFile, open_tensor_file
 from sdft.models import keymap
 from sdft.models.configs import Config
-from sdft.models.family import EPSILON, SD1_GENERATION, SD2_GENERATION
+from sdft.models.family import EPSILON, SD1_GENERATION, SD2_GENERATION, V_PREDICTION
 from sdft.models.refuse import refuse_other_kinds
 from sdft.models.source import DIFFUSERS, DIFFUSERS_SAFETENSORS, PARTS, TITLES, ModelSource
 
@@ -56,12 +56,15 @@ def open_folder(path: Path, *, variant: str | None = None) -> ModelSource:
     extra_file = open_tensor_file(extra) if extra.is_file() else None
     metadata = dict(extra_file.metadata) if extra_file is not None else {}
     scalars = json.loads(metadata.pop(SCALARS_KEY, "{}"))
+    scheduler = _scheduler(path)
+    if scheduler is not None:
+        configs["scheduler"] = scheduler
     is_safetensors = all(file.form == SAFETENSORS for file in files["unet"])
     return ModelSource(
         path=path,
         form=DIFFUSERS_SAFETENSORS if is_safetensors else DIFFUSERS,
         generation=_generation(weights, configs),
-        stated_prediction=_prediction(path),
+        stated_prediction=_prediction(scheduler),
         weights=weights,
         given_configs=configs,
         extras=extra_file.all_lazy() if extra_file is not None else {},
@@ -92,13 +95,17 @@ def open_part(folder: Path, part: str, variant: str | None = None) -> Tensors:
     return _by_current_names(part, _all_lazy(_weight_file(folder, part, variant)))
 
 
-def _prediction(path: Path) -> str | None:
-    scheduler = path / "scheduler" / "scheduler_config.json"
-    if not scheduler.is_file():
+def _scheduler(path: Path) -> Config | None:
+    file = path / "scheduler" / "scheduler_config.json"
+    return read_config(file) if file.is_file() else None
+
+
+def _prediction(scheduler: Config | None) -> str | None:
+    if scheduler is None:
         return None
     # Where the key is absent, diffusers takes epsilon; the first folders were written so.
-    said = read_config(scheduler).get("prediction_type", EPSILON)
-    return said if isinstance(said, str) else None
+    said = scheduler.get("prediction_type", EPSILON)
+    return said if said in (EPSILON, V_PREDICTION) else None
 
 
 def _generation(weights: Mapping[str, Tensors], configs: Mapping[str, Config]) -> str:

@@ -51,7 +51,7 @@ class ModelSource:
     weights: Mapping[str, Mapping[str, LazyTensor]]
     """The tensors of each network that is there, by diffusers names."""
     given_configs: Mapping[str, Config] = field(default_factory=dict)
-    """`config.json` of the networks that came from a folder."""
+    """`config.json` of the networks that came from a folder, and its scheduler's."""
     extras: Mapping[str, LazyTensor] = field(default_factory=dict)
     """Tensors of the original layout that no network has, under original names."""
     ema: Mapping[str, LazyTensor] = field(default_factory=dict)

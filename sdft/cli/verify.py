@@ -1,0 +1,38 @@
+"""`sdft verify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sdft.cli.common import CONTEXT, Json, JsonOut, Quiet, new_app
+from sdft.cli.output import Output, deliver
+
+app = new_app()
+
+
+@app.command(name="verify", context_settings=CONTEXT)
+def command(
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="A .safetensors or .ckpt file, or a diffusers folder."
+        ),
+    ],
+    json: Json = False,
+    json_out: JsonOut = None,
+    quiet: Quiet = False,
+) -> None:
+    """Tell what a model is and whether it is whole."""
+    from sdft.errors import DataError
+    from sdft.jobs.verify import run_verify
+    from sdft.views.console import console_view
+    from sdft.views.fanout import Fanout
+
+    with console_view(quiet=quiet) as console:
+        result = run_verify(model, emit=Fanout([console]))
+    deliver(result.as_json(), result.words(), Output(json=json, json_out=json_out, quiet=quiet))
+    if result.problems:
+        raise typer.Exit(DataError.exit_code)
