@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -275,3 +278,22 @@ def test_a_dataset_flag_that_the_file_overrules_is_said(sdft, images):
     assert ran.code == 0
     assert "--resolution is overruled" in ran.err
     assert "dataset.toml:6" in ran.err
+
+
+@pytest.mark.parametrize("encoding", ["cp932", "cp1252"])
+def test_names_that_the_code_page_lacks_stop_nothing(tmp_path, encoding):
+    folder = tmp_path / "\u732b\U0001f408"
+    folder.mkdir()
+    picture(folder / "\u732b\U0001f408.png")
+    (folder / "\U0001f408.png").write_text("broken")
+    line = [sys.executable, "-m", "sdft", "bucket", "--train_data_dir", str(folder)]
+    line += ["--resolution", "64", "--caption_extension", ".txt", "--max_rejected_share", "0.9"]
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
+    for more in ([], ["--json"]):
+        done = subprocess.run(
+            [*line, *more], capture_output=True, cwd=tmp_path, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"\\U0001f408.png" in done.stderr
+        done.stdout.decode(encoding)
+        assert not more or done.stdout.isascii()
