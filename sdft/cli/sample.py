@@ -78,7 +78,7 @@ def command(
     with console_view(quiet=quiet) as console:
         result = run_sample(
             model,
-            prompts=tuple(prompt or ("",)),
+            prompts=tuple(prompt or ()),
             negative_prompt=negative_prompt,
             output_dir=output_dir,
             width=width,
