@@ -72,7 +72,12 @@ def decode_rgb(source: Path | bytes) -> np.ndarray:
         if isinstance(source, bytes):
             raise
         raise UnreadableImage(error.problems[0].what, where=str(source)) from error
-    return np.ascontiguousarray(_TURNS[header.orientation](rgb_HWC))
+    return upright(rgb_HWC, header.orientation)
+
+
+def upright(pixels_HWC: np.ndarray, orientation: int) -> np.ndarray:
+    """Return pixels as they lie in a file turned as its EXIF `orientation` (1 .. 8) asks."""
+    return np.ascontiguousarray(_TURNS[orientation](pixels_HWC))
 
 
 def fit(rgb_HWC: np.ndarray, resized: Size, crop: Box, interpolation: str | None) -> np.ndarray:

@@ -55,6 +55,11 @@ class ClipTokenizer:
         ids: list[int] = _backend().encode(text, add_special_tokens=False).ids
         return ids
 
+    def encode_with_starts(self, text: str) -> tuple[list[int], list[int]]:
+        """Return all tokens of a caption, and where in it the text of each begins."""
+        encoding = _backend().encode(text, add_special_tokens=False)
+        return encoding.ids, [start for start, _ in encoding.offsets]
+
     def count(self, text: str) -> int:
         """Return how many tokens the caption has, without start and end."""
         return len(self.encode(text))
