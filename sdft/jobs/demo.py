@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdft.config.write import toml_value
 from sdft.errors import UserError
 from sdft.events import Emit, StageFinished, StageStarted
 from sdft.files import write_text
@@ -35,20 +36,21 @@ batch_size = 4
 
   [[datasets.subsets]]
   image_dir = 'images'
-  num_repeats = 4
+  num_repeats = 2
 """
 
 CONFIG_TOML = """\
 # How the model is trained. Every line is also an option: sdft train --help-all
 pretrained_model_name_or_path = 'model.safetensors'
 dataset_config = 'dataset.toml'
-output_dir = 'output'
+# Results go here. A relative path would start from the folder that the command is run in.
+output_dir = {output}
 output_name = 'demo'
 
 # A tiny model with random weights learns fast; a real one wants about 2e-6.
 learning_rate = 2e-3
 lr_scheduler = "cosine"
-max_train_epochs = 6
+max_train_epochs = 8
 seed = 1
 """
 
@@ -149,7 +151,8 @@ def prepare_demo(folder: Path, *, emit: Emit) -> None:
     emit(StageStarted(stage="prepare", total=0, unit="file"))
     write_pictures(folder / "images", NUM_IMAGES, side_px=SIDE_PX, seed=SEED)
     write_text(folder / "dataset.toml", DATASET_TOML.format(side=SIDE_PX))
-    write_text(folder / "config.toml", CONFIG_TOML)
+    output = toml_value(str(folder.absolute() / "output"))
+    write_text(folder / "config.toml", CONFIG_TOML.format(output=output))
     save_toy_model(folder / "model", seed=SEED)
     save_as_single_file(load_bundle(folder / "model"), folder / "model.safetensors")
     emit(StageFinished(stage="prepare", done=NUM_IMAGES + 4, duration_s=0.0))
