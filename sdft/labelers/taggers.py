@@ -29,9 +29,12 @@ _TABLES = {
     "tags.txt": "deepdanbooru",
 }
 
+TABLE_FILES = (*_TABLES, "tags-character.txt")
+"""What decides beside the model which tags come out."""
+
 _ONNX_NAMES = ("model_optimized.onnx", "model.onnx")
 
-HUB_FILES = ("*.onnx", "selected_tags.csv", "tag_mapping.json", "tags.txt", "*.pt")
+HUB_FILES = ("*.onnx", "*.pt", *TABLE_FILES)
 """What is downloaded of a repository. Weights of other frameworks stay where they are."""
 
 

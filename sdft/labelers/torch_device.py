@@ -28,12 +28,3 @@ def torch_device(asked: str) -> tuple[str, str]:
         raise UserError(
             what=f'no device "{asked}"', where="--device", fix="one of auto, cpu, cuda"
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether torch, on any device, had no room."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    words = str(error).lower()
-    signs = ("out of memory", "can't allocate memory", "not enough memory")
-    return isinstance(error, RuntimeError) and any(sign in words for sign in signs)

@@ -128,8 +128,9 @@ def stage_words(summary: Summary) -> str | None:
     if stage is None:
         return None
     of = f" of {stage.total}" if stage.total else ""
+    rate = f", {stage.rate_per_s:.3g} {stage.unit}/s" if stage.rate_per_s else ""
     left = f", {format_duration(stage.left_s)} left" if stage.left_s else ""
-    return visible(f"{stage.name}: {stage.done}{of} {stage.unit}{left}")
+    return visible(f"{stage.name}: {stage.done}{of} {stage.unit}{rate}{left}")
 
 
 @contextlib.contextmanager

@@ -84,7 +84,7 @@ def test_progress_of_a_stage_in_a_pipe_comes_at_a_modest_rate():
     lines = plain(begin, *events, end, each_s=1.0)
     assert lines[0] == "latents: 30 images ..."
     assert lines[-1] == "latents: done, 30 in 30.0s"
-    assert lines[1] == "latents: 10 of 30 images, 20.0s left"
+    assert lines[1] == "latents: 10 of 30 images, 1 images/s, 20.0s left"
     assert len(lines) == 2 + 3
 
 

@@ -1,0 +1,106 @@
+"""`sdft caption`: captions for images, by BLIP, GIT or another model of transformers.
+
+In: images, a model, how to generate. Out: caption files beside the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from sdft.dataset.image_list import list_images
+from sdft.dataset.word_files import with_dot
+from sdft.dataset.write_log import WriteLog
+from sdft.errors import UserError
+from sdft.events import Emit
+from sdft.jobs.labelling import LabelResult, run_labelling, settings_digest
+from sdft.labelers.captioners import (
+    CAPTIONERS,
+    DEFAULT_MODELS,
+    HUB_FILES,
+    kind_of,
+    open_captioner,
+)
+from sdft.labelers.hub import NOTE, find_model
+from sdft.labelers.records import Labeler
+from sdft.labelers.sinks import TextFiles
+
+DEFAULT_MODEL_DIR = Path("caption_model")
+
+
+def run_caption(
+    patterns: Sequence[str],
+    *,
+    model: str | None = None,
+    model_dir: Path = DEFAULT_MODEL_DIR,
+    captioner: str = "auto",
+    force_download: bool = False,
+    device: str = "auto",
+    batch_size: int | None = None,
+    num_workers: int | None = None,
+    caption_extension: str = ".caption",
+    recursive: bool = False,
+    overwrite: bool = False,
+    generation: Mapping[str, Any],
+    command_line: str = "sdft caption",
+    emit: Emit,
+) -> LabelResult:
+    """Caption every image that has no caption of a person's own yet.
+
+    `generation` has the fields of CaptionChoice; it is made into one only where there is
+    something to do, because that imports torch.
+
+    Raises: UserError, DataError, EnvironmentFault before the first image; see run_labelling for
+        what comes later.
+    """
+    images = list_images(patterns, recursive=recursive)
+    if captioner != "auto":
+        captioner = CAPTIONERS.canonical(captioner)
+    model = model or DEFAULT_MODELS.get(captioner, DEFAULT_MODELS["blip"])
+    if captioner == "general" and model in DEFAULT_MODELS.values():
+        raise UserError(what="the general captioner has no default model", where="--model")
+    folder = find_model(
+        model,
+        model_dir=model_dir,
+        patterns=HUB_FILES,
+        force_download=force_download,
+        emit=emit,
+    )
+    settings = {**generation, "captioner": captioner}
+    digest = settings_digest(_model_files(folder), settings)
+    sink = TextFiles(
+        log=WriteLog(line=command_line, settings=digest),
+        extension=with_dot(caption_extension),
+        separator=" ",
+        overwrite=overwrite,
+    )
+
+    def open_labeler() -> tuple[Labeler, str]:
+        from sdft.labelers.captions import CaptionChoice
+
+        choice = CaptionChoice(**generation)
+        return open_captioner(folder, choice, kind=captioner, device=device)
+
+    return run_labelling(
+        images,
+        open_labeler,
+        sink=sink,
+        model=model,
+        output=with_dot(caption_extension),
+        stage="captioning",
+        batch_size=batch_size,
+        num_workers=num_workers,
+        emit=emit,
+    )
+
+
+def _model_files(folder: Path) -> list[Path]:
+    # kind_of says what is wrong with a file that stands in the place of a folder.
+    kind_of(folder)
+    return [
+        file
+        for file in folder.iterdir()
+        if any(fnmatch(file.name, pattern) for pattern in HUB_FILES) and file.name != NOTE
+    ]

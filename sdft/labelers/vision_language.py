@@ -1,0 +1,117 @@
+"""Any captioner that transformers' image-text-to-text class loads: BLIP-2, Florence-2, Qwen-VL,
+LLaVA and its likes, such as JoyCaption.
+
+In: a transformers folder and a prompt. Out: a Labeler. A prompt goes through the model's chat
+template where it has one; a `{prompt}` in the prompt template marks its place otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from sdft.labelers.captions import (
+    CaptionChoice,
+    generation,
+    load_model,
+    load_pretrained,
+    one_line,
+    torch_dtype,
+)
+from sdft.labelers.records import Prepared, Words
+from sdft.labelers.torch_device import torch_device
+
+PROMPT = "Describe this image in one sentence."
+FLORENCE_PROMPT = "<MORE_DETAILED_CAPTION>"
+"""Florence-2 knows tasks, not questions."""
+
+MAX_NEW_TOKENS = 256
+
+
+class VisionLanguageCaptioner:
+    """A Labeler."""
+
+    def __init__(self, folder: Path, choice: CaptionChoice, device: str) -> None:
+        self._device, self._choice = device, choice
+        dtype = torch_dtype(choice, device)
+        self._model = load_model(AutoModelForImageTextToText, folder, device=device, dtype=dtype)
+        self._processor = load_pretrained(AutoProcessor, folder, backend="pil")
+        tokenizer = self._processor.tokenizer
+        # What is generated has to follow right behind the prompt, however long the others are.
+        tokenizer.padding_side = "left"
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
+        self._kind = str(self._model.config.model_type)
+        self._text = prompt_text(self._processor, self._kind, choice.prompt)
+        self._has_prompt_in_front = not self._model.config.is_encoder_decoder
+
+    @property
+    def title(self) -> str:
+        return f"{self._kind} on {self._device}"
+
+    @property
+    def fixed_batch(self) -> int | None:
+        return None
+
+    @property
+    def first_batch(self) -> int:
+        return 1 if self._device == "cpu" else 8
+
+    def prepare(self, rgb_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        # How much such a model wants to see depends on the picture: its processor decides.
+        return rgb_HWC
+
+    @torch.inference_mode()
+    def label(self, batch: Sequence[Prepared]) -> list[Words]:
+        inputs = self._processor(
+            images=[[image.pixels] for image in batch]
+            if self._kind != "florence2"
+            else [image.pixels for image in batch],
+            text=[self._text] * len(batch),
+            padding=True,
+            return_tensors="pt",
+        ).to(self._device)
+        inputs["pixel_values"] = inputs["pixel_values"].to(self._model.dtype)
+        lengths = {"max_new_tokens": self._choice.max_length or MAX_NEW_TOKENS}
+        ids_BS = self._model.generate(
+            **inputs,
+            pad_token_id=self._processor.tokenizer.pad_token_id,
+            **generation(self._choice, [image.key for image in batch], lengths),
+        )
+        num_prompt = inputs["input_ids"].shape[1] if self._has_prompt_in_front else 0
+        said = self._processor.tokenizer.batch_decode(
+            ids_BS[:, num_prompt:], skip_special_tokens=True
+        )
+        return [(one_line(text),) for text in said]
+
+
+def prompt_text(processor: Any, kind: str, prompt: str | None) -> str:
+    """Return the text that goes in with the picture."""
+    if kind == "florence2":
+        return prompt or FLORENCE_PROMPT
+    if getattr(processor, "chat_template", None):
+        question = [{"type": "image"}, {"type": "text", "text": prompt or PROMPT}]
+        text: str = processor.apply_chat_template(
+            [{"role": "user", "content": question}], add_generation_prompt=True, tokenize=False
+        )
+        return text
+    # Without a template the prompt is taken as written; one picture has to stand in it.
+    image_token = getattr(processor, "image_token", None)
+    text = prompt or ""
+    if isinstance(image_token, str) and image_token not in text and kind.startswith("llava"):
+        text = f"{image_token}\n{text or PROMPT}"
+    return text
+
+
+def open_vision_language(
+    folder: Path, choice: CaptionChoice, device: str
+) -> tuple[VisionLanguageCaptioner, str]:
+    """Return the captioner and a note where it runs elsewhere than asked. Raises: DataError."""
+    device, note = torch_device(device)
+    return VisionLanguageCaptioner(folder, choice, device), note
