@@ -11,8 +11,9 @@ from pathlib import Path
 
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.merge import missing_path
+from sdft.config.prompts import read_prompts
 from sdft.config.training import TrainingSettings
-from sdft.errors import Problem
+from sdft.errors import ConfigError, Problem
 
 Origins = Mapping[str, str]
 
@@ -54,6 +55,11 @@ def problems_of_training(training: TrainingSettings, origins: Origins) -> list[P
                 what = what.replace("no such file", "no such file or folder")
                 fix = fix or "a model has to be on disk: sdft downloads none"
             found.append(Problem(what, _place(origins, name), fix))
+    if training.sample_prompts is not None and training.sample_prompts.exists():
+        try:
+            read_prompts(training.sample_prompts, Path.cwd())
+        except ConfigError as error:
+            found += error.problems
     if training.resume not in (None, "auto"):
         missing = missing_path(Path(str(training.resume)), "folder")
         if missing:

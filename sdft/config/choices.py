@@ -43,6 +43,26 @@ TORCH_OPTIMIZERS = (
 )
 """Classes of torch.optim that can take a step without asking for the loss again."""
 
+SAMPLERS = (
+    "ddim",
+    "pndm",
+    "lms",
+    "euler",
+    "euler_a",
+    "heun",
+    "dpm_2",
+    "dpm_2_a",
+    "dpmsolver",
+    "dpmsolver++",
+    "dpmsingle",
+    "k_lms",
+    "k_euler",
+    "k_euler_a",
+    "k_dpm_2",
+    "k_dpm_2_a",
+)
+"""How a picture is drawn out of noise; the names with k_ are the same as those without."""
+
 
 def canonical(name: str, known: tuple[str, ...]) -> str:
     """Return the known spelling of `name` whatever its case, or `name` itself."""

@@ -54,10 +54,19 @@ def read_document(path: Path, cwd: Path) -> Document:
         raise ConfigError(problems=error.problems) from error
     except OSError as error:
         raise ConfigError(problems=[_unreadable(path, name, error)]) from error
+    values, lines = parsed(text, name, is_json=is_json)
+    if not isinstance(values, dict):
+        raise ConfigError(what="the file must hold one object { ... }", where=name)
+    return Document(path=Path(os.path.abspath(path)), name=name, values=values, lines=lines)
+
+
+def parsed(text: str, name: str, *, is_json: bool) -> tuple[Any, dict[KeyPath, int]]:
+    """Return what a TOML or JSON text holds, and the line of each key.
+
+    Raises: ConfigError with the line of the mistake.
+    """
     try:
         values = json.loads(text) if is_json else tomllib.loads(text)
-        if not isinstance(values, dict):
-            raise ConfigError(what="the file must hold one object { ... }", where=name)
         lines = json_lines(text) if is_json else toml_lines(text.replace("\r\n", "\n"))
     except RecursionError:
         raise ConfigError(what="brackets are nested too deeply", where=name) from None
@@ -67,7 +76,7 @@ def read_document(path: Path, cwd: Path) -> Document:
         place = _PLACE.search(str(error))
         line = int(place[1]) if place and place[1] else text.count("\n") + 1
         raise _parse_error("TOML", name, text, _PLACE.sub("", str(error)), line) from error
-    return Document(path=Path(os.path.abspath(path)), name=name, values=values, lines=lines)
+    return values, lines
 
 
 def shown(path: Path, cwd: Path) -> str:

@@ -3,6 +3,9 @@
 In: a request and the model's parts. Out: one RGB picture.
 The steps are those of diffusers' StableDiffusionPipeline, so both give the same picture. Contexts
 come from outside, because prompts are encoded exactly as captions are in training.
+
+Shapes: B batch (without and with the prompt), C latent channels, H W latent cells, S tokens,
+D text width.
 """
 
 from __future__ import annotations
@@ -16,46 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdft.models.vae import decode
-from sdft.registry import Registry
-from sdft.train.schedule import BETA_END, BETA_START, NUM_TIMESTEPS
+from sdft.models.vae import LATENT_CHANNELS, PIXELS_PER_CELL, decode, pixels_to_uint8
+from sdft.train.samplers import SAMPLERS, build_scheduler
 
-_SCHEDULERS = "diffusers.schedulers.scheduling_"
-SAMPLERS = Registry(
-    "sampler",
-    {
-        "ddim": f"{_SCHEDULERS}ddim:DDIMScheduler",
-        "pndm": f"{_SCHEDULERS}pndm:PNDMScheduler",
-        "lms": f"{_SCHEDULERS}lms_discrete:LMSDiscreteScheduler",
-        "euler": f"{_SCHEDULERS}euler_discrete:EulerDiscreteScheduler",
-        "euler_a": f"{_SCHEDULERS}euler_ancestral_discrete:EulerAncestralDiscreteScheduler",
-        "heun": f"{_SCHEDULERS}heun_discrete:HeunDiscreteScheduler",
-        "dpm_2": f"{_SCHEDULERS}k_dpm_2_discrete:KDPM2DiscreteScheduler",
-        "dpm_2_a": f"{_SCHEDULERS}k_dpm_2_ancestral_discrete:KDPM2AncestralDiscreteScheduler",
-        "dpmsolver": f"{_SCHEDULERS}dpmsolver_multistep:DPMSolverMultistepScheduler",
-        "dpmsolver++": f"{_SCHEDULERS}dpmsolver_multistep:DPMSolverMultistepScheduler",
-        "dpmsingle": f"{_SCHEDULERS}dpmsolver_singlestep:DPMSolverSinglestepScheduler",
-        "k_lms": f"{_SCHEDULERS}lms_discrete:LMSDiscreteScheduler",
-        "k_euler": f"{_SCHEDULERS}euler_discrete:EulerDiscreteScheduler",
-        "k_euler_a": f"{_SCHEDULERS}euler_ancestral_discrete:EulerAncestralDiscreteScheduler",
-        "k_dpm_2": f"{_SCHEDULERS}k_dpm_2_discrete:KDPM2DiscreteScheduler",
-        "k_dpm_2_a": f"{_SCHEDULERS}k_dpm_2_ancestral_discrete:KDPM2AncestralDiscreteScheduler",
-    },
-)
-
-_OWN_SETTINGS: dict[str, dict[str, Any]] = {
-    "DDIMScheduler": {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1},
-    "PNDMScheduler": {"skip_prk_steps": True, "set_alpha_to_one": False, "steps_offset": 1},
-    "EulerDiscreteScheduler": {"steps_offset": 1},
-    "EulerAncestralDiscreteScheduler": {"steps_offset": 1},
-    "LMSDiscreteScheduler": {"steps_offset": 1},
-    "HeunDiscreteScheduler": {"steps_offset": 1},
-    "KDPM2DiscreteScheduler": {"steps_offset": 1},
-    "KDPM2AncestralDiscreteScheduler": {"steps_offset": 1},
-    "DPMSolverMultistepScheduler": {"steps_offset": 1},
-}
-"""Source: the scheduler configs of the published SD 1.x and 2.x folders. Latents are never
-clamped: clip_sample is a habit of pixel-space models."""
+__all__ = ["SAMPLERS", "SampleRequest", "draw", "draw_latents", "picture_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,29 +41,6 @@ class SampleRequest:
     sampler: str = "ddim"
 
 
-def build_scheduler(sampler: str, *, prediction_type: str, zero_terminal_snr: bool) -> Any:
-    """Return diffusers' scheduler for a sampler's name.
-
-    Raises: UnknownName.
-    """
-    scheduler_class = SAMPLERS.get(sampler)
-    settings: dict[str, Any] = {
-        "num_train_timesteps": NUM_TIMESTEPS,
-        "beta_start": BETA_START,
-        "beta_end": BETA_END,
-        "beta_schedule": "scaled_linear",
-        "prediction_type": prediction_type,
-    }
-    settings |= _OWN_SETTINGS.get(scheduler_class.__name__, {})
-    if sampler == "dpmsolver++":
-        settings["algorithm_type"] = "dpmsolver++"
-    accepted = inspect.signature(scheduler_class.__init__).parameters
-    if zero_terminal_snr:
-        settings |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    return scheduler_class(**{name: value for name, value in settings.items() if name in accepted})
-
-
-@torch.no_grad()
 def draw(
     request: SampleRequest,
     *,
@@ -109,43 +53,70 @@ def draw(
 ) -> np.ndarray:
     """Draw one picture.
 
-    `contexts_of` encodes one text to [1, S, D]. The starting noise is drawn on the CPU, so a seed
-    gives the same picture on every device, up to the device's arithmetic.
+    `contexts_of` encodes one text to [1, S, D], every text to the same S. No generator but one of
+    its own is drawn from, on the CPU: a seed gives the same picture on every device, up to the
+    device's arithmetic, and drawing changes nothing in a run.
 
     Shapes: [H, W, 3] uint8 out.
     """
-    scheduler = build_scheduler(
-        request.sampler, prediction_type=prediction_type, zero_terminal_snr=zero_terminal_snr
+    latents_BCHW = draw_latents(
+        request,
+        unet=unet,
+        contexts_of=contexts_of,
+        prediction_type=prediction_type,
+        zero_terminal_snr=zero_terminal_snr,
+        device=device,
     )
-    scheduler.set_timesteps(request.steps, device=device)
+    return picture_of(latents_BCHW, vae)
+
+
+@torch.no_grad()
+def draw_latents(
+    request: SampleRequest,
+    *,
+    unet: Any,
+    contexts_of: Callable[[str], Tensor],
+    prediction_type: str,
+    zero_terminal_snr: bool,
+    device: torch.device,
+) -> Tensor:
+    """Return the latents of one picture, never clamped; shape [1, C, H, W]."""
+    scheduler = build_scheduler(
+        request.sampler,
+        num_steps=request.steps,
+        prediction_type=prediction_type,
+        zero_terminal_snr=zero_terminal_snr,
+        device=device,
+    )
     draws = torch.Generator().manual_seed(request.seed)
-    shape = (1, 4, request.height // 8, request.width // 8)
+    cells = (request.height // PIXELS_PER_CELL, request.width // PIXELS_PER_CELL)
     guided = request.scale > 1.0
     contexts_BSD = _contexts(request, contexts_of, guided=guided).to(device, unet.dtype)
-    latents_BCHW = torch.randn(shape, generator=draws).to(device, unet.dtype)
-    latents_BCHW = latents_BCHW * scheduler.init_noise_sigma
+    latents_BCHW: Tensor = torch.randn((1, LATENT_CHANNELS, *cells), generator=draws)
+    latents_BCHW = latents_BCHW.to(device, unet.dtype) * float(scheduler.init_noise_sigma)
     extras = _step_extras(scheduler, draws)
     for timestep in scheduler.timesteps:
         doubled_BCHW = torch.cat([latents_BCHW] * 2) if guided else latents_BCHW
         doubled_BCHW = scheduler.scale_model_input(doubled_BCHW, timestep)
-        noise_BCHW = unet(doubled_BCHW, timestep, contexts_BSD, return_dict=False)[0]
+        found_BCHW = unet(doubled_BCHW, timestep, contexts_BSD, return_dict=False)[0]
         if guided:
-            without, with_prompt = noise_BCHW.chunk(2)
-            noise_BCHW = without + request.scale * (with_prompt - without)
-        latents_BCHW = scheduler.step(noise_BCHW, timestep, latents_BCHW, **extras).prev_sample
-    pixels_BCHW = decode(vae, latents_BCHW.to(vae.dtype))
-    pixels_HWC = (pixels_BCHW[0].float() / 2 + 0.5).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
-    return (pixels_HWC * 255).round().astype(np.uint8)
+            without_BCHW, with_BCHW = found_BCHW.chunk(2)
+            found_BCHW = without_BCHW + request.scale * (with_BCHW - without_BCHW)
+        latents_BCHW = scheduler.step(found_BCHW, timestep, latents_BCHW, **extras).prev_sample
+    return latents_BCHW
+
+
+def picture_of(latents_1CHW: Tensor, vae: Any) -> np.ndarray:
+    """Decode one picture; what is not a number becomes black. Shapes: [H, W, 3] uint8 out."""
+    pixels_BCHW = decode(vae, latents_1CHW.to(vae.dtype)).float()
+    rgb_HWC: np.ndarray = pixels_to_uint8(torch.nan_to_num(pixels_BCHW, nan=-1.0))[0]
+    return rgb_HWC
 
 
 def _contexts(
     request: SampleRequest, contexts_of: Callable[[str], Tensor], *, guided: bool
 ) -> Tensor:
-    """Return [2, S, D] (negative, positive), or [1, S, D] without guidance.
-
-    A longer text than the other's is matched by repeating the shorter one's encoding length: both
-    are encoded with the same number of chunks by `contexts_of`.
-    """
+    """Return [2, S, D] (negative, positive), or [1, S, D] without guidance."""
     positive_1SD = contexts_of(request.prompt)
     if not guided:
         return positive_1SD
