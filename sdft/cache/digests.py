@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -28,6 +29,9 @@ TRIES = 3
 """How often a file that changes while it is read is read again."""
 
 ROWS_AT_ONCE = 10_000
+
+LOOKUPS_AT_ONCE = 500
+"""SQLite takes at least 999 values in a statement."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS digests (
@@ -114,12 +118,19 @@ class FileDigests:
 
     def remembered(self, versions: Iterable[FileVersion]) -> list[str | None]:
         """Return each file's digest, or None where this state of it was not seen before."""
-        lookup = "SELECT size_bytes, mtime_ns, digest FROM digests WHERE path = ?"
         digests: list[str | None] = []
-        for version in versions:
-            row = self._connection.execute(lookup, (_path_key(version.path),)).fetchone()
-            fits = row is not None and row[:2] == (version.size_bytes, version.mtime_ns)
-            digests.append(row[2].hex() if fits else None)
+        remaining = iter(versions)
+        while part := list(islice(remaining, LOOKUPS_AT_ONCE)):
+            keys = [_path_key(version.path) for version in part]
+            marks = ",".join("?" * len(keys))
+            lookup = (
+                f"SELECT path, size_bytes, mtime_ns, digest FROM digests WHERE path IN ({marks})"
+            )
+            rows = {row[0]: row for row in self._connection.execute(lookup, keys)}
+            for key, version in zip(keys, part, strict=True):
+                row = rows.get(key)
+                fits = row is not None and row[1:3] == (version.size_bytes, version.mtime_ns)
+                digests.append(row[3].hex() if row is not None and fits else None)
         return digests
 
     def remember(self, file: KnownFile) -> None:
@@ -156,5 +167,6 @@ class FileDigests:
 
 
 def _path_key(path: Path) -> bytes:
+    name = os.fspath(path)
     # File names are bytes on Linux and need not be text.
-    return os.fsencode(os.path.abspath(path))
+    return os.fsencode(name if os.path.isabs(name) else os.path.abspath(name))

@@ -14,6 +14,7 @@ import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -28,7 +29,6 @@ from sdft.cache.prepare import (
     LatentRules,
     Prepared,
     Preparer,
-    absent_keys,
     rules_of,
 )
 from sdft.cache.shard import BYTES_OF
@@ -180,12 +180,13 @@ class _Pass:
     def find_missing(self) -> list[int]:
         """Return the numbers of the placements whose files have to be read, size by size."""
         self._keys = self._preparer.known_keys(self._digests)
-        wanted = {key for keys in self._keys for key in keys.present}
-        absent = absent_keys(self._store, sorted(wanted))
+        present = [keys.present for keys in self._keys]
+        held = iter(self._store.has([key for keys in present for key in keys]).tolist())
         missing = [
             number
-            for number, keys in enumerate(self._keys)
-            if keys.plain is None or not absent.isdisjoint(keys.present)
+            for number, keys in enumerate(present)
+            # A placement whose file was never read has no keys.
+            if not keys or not all(list(islice(held, len(keys))))
         ]
         return sorted(missing, key=lambda number: (self._placements[number].bucket, number))
 

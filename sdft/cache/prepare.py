@@ -34,14 +34,19 @@ class LatentRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentKeys:
-    """Where one placement's latents are stored; None where there are none."""
+    """Where one placement's latents are stored; None where there are none.
+
+    There is no `flipped` without `plain`.
+    """
 
     plain: str | None = None
     flipped: str | None = None
 
     @property
     def present(self) -> tuple[str, ...]:
-        return tuple(key for key in (self.plain, self.flipped) if key is not None)
+        if self.plain is None:
+            return ()
+        return (self.plain,) if self.flipped is None else (self.plain, self.flipped)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -103,19 +108,17 @@ class Preparer:
     def keys_of(self, number: int, digest: str) -> LatentKeys:
         """Return the keys of a placement whose picture has this digest."""
         placement, rules = self.placements[number], self.rules_of(number)
-        plain, flipped = (
-            self.recipe.key(
+
+        def key(flip: bool) -> str:
+            return self.recipe.key(
                 image_digest=digest,
                 resized=placement.resized,
                 crop=placement.crop,
                 flip=flip,
                 interpolation=rules.interpolation,
             )
-            if rules.flip or not flip
-            else None
-            for flip in (False, True)
-        )
-        return LatentKeys(plain=plain, flipped=flipped)
+
+        return LatentKeys(plain=key(False), flipped=key(True) if rules.flip else None)
 
     def _from_picture(self, number: int, notes: list[str]) -> Prepared:
         item = self.placements[number].item
@@ -218,7 +221,10 @@ def version_of(item: Item) -> FileVersion:
 
 def rules_of(placement: Placement, rules: Mapping[tuple[int, int], LatentRules]) -> LatentRules:
     """Return what a placement's subset asks for."""
-    return rules.get((placement.item.dataset, placement.item.subset), LatentRules())
+    return rules.get((placement.item.dataset, placement.item.subset), _DEFAULT_RULES)
+
+
+_DEFAULT_RULES = LatentRules()
 
 
 def absent_keys(store: TensorStore, keys: Sequence[str]) -> set[str]:
