@@ -35,6 +35,8 @@ TORCH_DTYPES = {
     "F64": torch.float64,
 }
 """By the names that safetensors uses."""
+FP16_MAX = 65504.0
+"""The largest number of fp16."""
 DTYPE_NAMES = {dtype: name for name, dtype in TORCH_DTYPES.items()}
 
 open_tensors = open_tensor_file
@@ -84,9 +86,20 @@ class _Cast:
         first, last = first_byte // item_bytes, (first_byte + len(buffer)) // item_bytes
         stored = read(self._flat.rows(first, last))
         cast = stored.to(TORCH_DTYPES[self._dtype])
-        if self._dtype == "F16" and bool((cast.isinf() & stored.isfinite()).any()):
+        if self._dtype == "F16" and _overflows_fp16(stored, cast):
             self._on_overflow()
         buffer[:] = cast.view(torch.uint8).numpy().data
+
+
+def _overflows_fp16(stored: Tensor, cast: Tensor) -> bool:
+    if not stored.numel():
+        return False
+    low, high = stored.aminmax()
+    # Ten times faster than a look at each element, which only a suspicious block gets. A value
+    # that is no number makes both ends none, and the comparison false.
+    if bool((low >= -FP16_MAX) & (high <= FP16_MAX)):
+        return False
+    return bool((cast.isinf() & stored.isfinite()).any())
 
 
 def cast(
