@@ -1,0 +1,109 @@
+"""Runs of the toy model, prepared once and done in this process."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sdft.config.load import load_config
+from sdft.errors import SdftError
+from sdft.events import Event, StepDone, ignore
+from sdft.jobs.demo import prepare_demo
+from sdft.jobs.train import TrainResult, run_train
+from sdft.views.fanout import Fanout
+from sdft.views.record import RunRecorder
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as `sdft demo --prepare` leaves it; not to be changed."""
+    folder = tmp_path_factory.mktemp("prepared") / "demo"
+    prepare_demo(folder, emit=ignore)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache that all runs share, as runs of one data set do."""
+    return tmp_path_factory.mktemp("latents")
+
+
+@dataclass
+class ToyRun:
+    """What a run did."""
+
+    result: TrainResult | None = None
+    error: SdftError | KeyboardInterrupt | None = None
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def losses(self) -> dict[int, float]:
+        return {one.step: one.loss for one in self.events if isinstance(one, StepDone)}
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [one for one in self.events if isinstance(one, kind)]
+
+
+@pytest.fixture
+def toy(prepared: Path, latents: Path, tmp_path: Path) -> Callable[..., ToyRun]:
+    """Return a function that trains the toy with the given settings."""
+
+    def run(
+        name: str = "toy", *, listen: Callable[[Event], None] = ignore, **settings: Any
+    ) -> ToyRun:
+        flags: dict[str, Any] = {
+            "output_dir": str(tmp_path / "out"),
+            "output_name": name,
+            "cache_dir": str(latents),
+            "max_train_epochs": None,
+            "max_train_steps": 4,
+            "device": "cpu",
+        }
+        flags |= settings
+        toy_run = ToyRun()
+        recorder = RunRecorder()
+
+        def keep(time_s: float, event: Event) -> None:
+            toy_run.events.append(event)
+            listen(event)
+
+        config_file = tmp_path / "config.toml"
+        if not config_file.exists():
+            text = (prepared / "config.toml").read_text("utf-8")
+            kept = [line for line in text.splitlines() if not line.startswith("max_train_epochs")]
+            config_file.write_text("\n".join(kept), "utf-8")
+            shutil.copy(prepared / "dataset.toml", tmp_path)
+            shutil.copytree(prepared / "images", tmp_path / "images")
+            shutil.copy(prepared / "model.safetensors", tmp_path)
+        try:
+            config = load_config(config_file, flags, tmp_path, for_training=True)
+            toy_run.result = run_train(
+                config,
+                command="sdft train config.toml",
+                emit=Fanout([recorder, keep]),
+                recorder=recorder,
+            )
+        except (SdftError, KeyboardInterrupt) as error:
+            toy_run.error = error
+        finally:
+            recorder.close()
+        return toy_run
+
+    return run
+
+
+@pytest.fixture
+def read_events(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
+    """Return a function that reads a run's events.jsonl."""
+
+    def read(name: str = "toy") -> list[dict[str, Any]]:
+        file = tmp_path / "out" / f"{name}.run" / "events.jsonl"
+        return [json.loads(line) for line in file.read_text("ascii").splitlines()]
+
+    return read
