@@ -20,7 +20,7 @@ def fixed_loss(model, images):
     draws = torch.Generator().manual_seed(11)
     losses = []
     for path in images:
-        rgb = fit(decode_rgb(path), (SIDE_PX, SIDE_PX), (0, 0, SIDE_PX, SIDE_PX), None)
+        rgb = fit(decode_rgb(path), (SIDE_PX, SIDE_PX), (0, 0, SIDE_PX, SIDE_PX), None).copy()
         latents = encode_moments(bundle.vae, pixels_from_uint8(rgb))[:, :4] * LATENT_SCALE
         caption = path.with_suffix(".txt").read_text("utf-8").strip()
         ids = torch.tensor([bundle.tokenizer.chunks(caption, 75)])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from sdft.cache.digests import FileDigests
 from sdft.cache.encoders import VaeEncoder
@@ -76,7 +77,7 @@ def cached_latents(
     )
 
     def load_encoder() -> VaeEncoder:
-        return VaeEncoder(bundle.vae.to(accelerator.device, dtype))
+        return VaeEncoder(_moved(bundle.vae, accelerator.device, dtype))
 
     placements = dataset.plan.placements
     with FileDigests(folder / "digests.sqlite") as digests:
@@ -93,7 +94,7 @@ def cached_latents(
             # One bad file among a few is no reason to stop; it is named either way.
             max_rejected=max(1, int(len(placements) * settings.max_rejected_share)),
         )
-    bundle.vae.to("cpu", torch.float32)
+    _moved(bundle.vae, torch.device("cpu"), torch.float32)
     if len(result.rejected) == len(placements):
         raise DataError(what=f"none of {len(placements)} images can be read")
     return CachedLatents(
@@ -119,3 +120,9 @@ def latent_rules(config: Config) -> dict[tuple[int, int], LatentRules]:
 def cache_folder(config: Config) -> Path:
     """Return where latents are kept: as set, or beside the file that names the images."""
     return config.training.cache_dir or folder_of(config) / ".sdft-cache"
+
+
+def _moved(vae: AutoencoderKL, device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
+    # diffusers' own `to` warns of every change of dtype, even of one that changes nothing.
+    torch.nn.Module.to(vae, device, dtype)
+    return vae
