@@ -95,10 +95,10 @@ def nucleus(scores_BV: Tensor, top_p: float) -> Tensor:
     """
     sorted_BV, order_BV = scores_BV.sort(dim=-1, descending=True, stable=True)
     mass_BV = sorted_BV.softmax(dim=-1).cumsum(dim=-1)
-    # A token stays while those before it have not reached top_p, so the first always stays.
-    before_BV = mass_BV - sorted_BV.softmax(dim=-1)
-    outside_BV = torch.zeros_like(before_BV, dtype=torch.bool)
-    outside_BV.scatter_(1, order_BV, before_BV >= top_p)
+    # A token stays while those before it have not reached top_p; the first always stays.
+    beyond_BV = mass_BV - sorted_BV.softmax(dim=-1) >= top_p
+    beyond_BV[:, 0] = False
+    outside_BV = torch.zeros_like(beyond_BV).scatter_(1, order_BV, beyond_BV)
     return scores_BV.masked_fill(outside_BV, float("-inf"))
 
 

@@ -43,8 +43,8 @@ PHRASES = tuple(
         r"\bthat says ?[\"'](?: on it)?",
     )
 )
-"""What GIT makes up about letters in a picture. Two of them catch what is left of a quotation
-that never ends."""
+"""What GIT makes up about letters in a picture. Of a quotation that never ends only the beginning
+goes, since nobody knows how far it reaches."""
 
 
 class GitCaptioner:

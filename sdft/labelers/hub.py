@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,12 @@ from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 from sdft.errors import EnvironmentFault, UserError
 from sdft.events import Emit, Notice, StageFinished, StageProgress, StageStarted
 from sdft.files import read_text, require_space, write_json
+from sdft.labelers.download import RemoteFile, download
 from sdft.units import format_bytes
 
 NOTE = ".sdft-model.json"
@@ -41,12 +42,12 @@ class RemoteModel:
     repo_id: str
     revision: str
     licence: str
-    files: dict[str, int]
-    """Path in the repository -> bytes."""
+    files: dict[str, RemoteFile]
+    """By the path in the repository."""
 
     @property
     def num_bytes(self) -> int:
-        return sum(self.files.values())
+        return sum(file.num_bytes for file in self.files.values())
 
 
 def find_model(
@@ -94,13 +95,18 @@ def is_whole(folder: Path) -> bool:
 
 
 def _ask_hub(repo_id: str, inner: str, patterns: Sequence[str]) -> RemoteModel:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, hf_hub_url
 
     with _hub_errors(repo_id):
         found = HfApi().model_info(repo_id, files_metadata=True)
     prefix = f"{inner}/" if inner else ""
     files = {
-        one.rfilename: int(one.size or 0)
+        one.rfilename: RemoteFile(
+            url=hf_hub_url(repo_id, one.rfilename, revision=found.sha),
+            num_bytes=int(one.size or 0),
+            sha256=one.lfs.sha256 if one.lfs else None,
+            version=str(found.sha),
+        )
         for one in found.siblings or ()
         if one.rfilename.startswith(prefix)
         and any(fnmatch(one.rfilename.removeprefix(prefix), pattern) for pattern in patterns)
@@ -121,67 +127,36 @@ def _ask_hub(repo_id: str, inner: str, patterns: Sequence[str]) -> RemoteModel:
 
 
 def _download(remote: RemoteModel, folder: Path, force: bool, emit: Emit) -> None:
-    from huggingface_hub import hf_hub_download
-
-    here = sum(
-        num_bytes
-        for name, num_bytes in remote.files.items()
-        if not force and _size_of(folder / name) == num_bytes
-    )
+    missing = {
+        name: file
+        for name, file in remote.files.items()
+        if force or _size_of(folder / name) != file.num_bytes
+    }
+    to_come = sum(file.num_bytes for file in missing.values())
     message = (
         f"downloading {remote.repo_id}: {len(remote.files)} files, {format_bytes(remote.num_bytes)}"
-        f" ({format_bytes(here)} are here), licence {remote.licence}, to {folder}"
+        f" ({format_bytes(to_come)} of them to come), licence {remote.licence}, to {folder}"
     )
     emit(Notice(severity="info", topic="download", message=message))
-    require_space(folder, remote.num_bytes - here, f"the model {remote.repo_id}")
-    write_json(
-        folder / NOTE,
-        {"repository": remote.repo_id, "revision": remote.revision, "files": remote.files},
-    )
-    with _progress(remote, folder, emit), _hub_errors(remote.repo_id):
-        for name, num_bytes in remote.files.items():
-            if not force and _size_of(folder / name) == num_bytes:
-                continue
-            hf_hub_download(
-                remote.repo_id,
-                name,
-                revision=remote.revision,
-                local_dir=folder,
-                force_download=force,
-            )
-    if not is_whole(folder):
-        raise EnvironmentFault(
-            what="the downloaded files do not have the sizes that the hub names",
-            where=str(folder),
-            fix="run the command again with --force_download",
-        )
+    require_space(folder, to_come, f"the model {remote.repo_id}")
+    sizes = {name: file.num_bytes for name, file in remote.files.items()}
+    note = {"repository": remote.repo_id, "revision": remote.revision, "files": sizes}
+    write_json(folder / NOTE, note)
+    stage, started_s, done = f"downloading {remote.repo_id}", time.monotonic(), 0
+    emit(StageStarted(stage=stage, total=to_come // 10**6, unit="MB"))
+    # The login of `hf auth login`, where there is one. The module does not declare its names.
+    headers = import_module("huggingface_hub.utils").build_hf_headers()
+    with _hub_errors(remote.repo_id):
+        for name, file in missing.items():
+            before = done
 
+            def received(num_bytes: int, before: int = before) -> None:
+                emit(StageProgress(stage=stage, done=(before + num_bytes) // 10**6))
 
-@contextlib.contextmanager
-def _progress(remote: RemoteModel, folder: Path, emit: Emit) -> Iterator[None]:
-    """Report the size of what has arrived, finished or not, while the block runs."""
-    # Its own bars would be drawn over ours.
-    import_module("huggingface_hub.utils").disable_progress_bars()
-    stage, started_s, ended = f"downloading {remote.repo_id}", time.monotonic(), threading.Event()
-
-    def arrived() -> int:
-        files = (path for path in folder.rglob("*") if path.is_file())
-        return min(sum(_size_of(path) for path in files), remote.num_bytes) // 10**6
-
-    def watch() -> None:
-        while not ended.wait(1.0):
-            emit(StageProgress(stage=stage, done=arrived()))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    emit(StageStarted(stage=stage, total=remote.num_bytes // 10**6, unit="MB"))
-    watcher.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
-        duration_s = time.monotonic() - started_s
-        emit(StageFinished(stage=stage, done=arrived(), duration_s=duration_s))
+            download(file, folder / name, headers=headers, received=received)
+            done += file.num_bytes
+    duration_s = time.monotonic() - started_s
+    emit(StageFinished(stage=stage, done=done // 10**6, duration_s=duration_s))
 
 
 def _size_of(path: Path) -> int:
@@ -211,6 +186,10 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
             what="the hub has no such public model",
             where=repo_id,
             fix="check the spelling; for a private one log in first: hf auth login",
+        ) from error
+    except HTTPError as error:
+        raise EnvironmentFault(
+            what=f"the hub does not give a file: {error}", where=repo_id, fix=_OFFLINE_FIX
         ) from error
     except (connection_error, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
