@@ -232,7 +232,7 @@ class _Machine:
     def result(self) -> Any:
         if len(self._stack) != 1:
             raise RefusedPickle("a pickle that ends in the middle")
-        return self._stack[0]
+        return self._pop()
 
     def step(self, opcode: str, argument: Any) -> None:
         if opcode in _IGNORED:
