@@ -152,7 +152,7 @@ def _take_flag(flag: str, value: str, entry: _Entry, problems: list[Problem]) ->
         problem(f"--{flag} is for another kind of model", "remove it")
     elif key is None:
         known = [f"--{one}" for one in FLAGS]
-        fix = nearest(f"--{name}", known) or f"known: {', '.join(known)}"
+        fix = (name and nearest(f"--{name}", known)) or f"known: {', '.join(known)}"
         problem(f"no flag --{flag}" if flag else "-- without a flag", fix)
     elif key in entry.values:
         problem(f"--{flag} stands twice", "remove one")

@@ -1,6 +1,7 @@
 """All training settings in one frozen record.
 
-The declarations stand in `training_basics`, `training_objective` and `training_output`; settings
+The declarations stand in `training_basics`, `training_objective`, `training_validation` and
+`training_output`; settings
 of images and captions stand in `dataset`, those that are refused in `refused`.
 """
 
@@ -11,11 +12,13 @@ from typing import Literal
 from sdft.config.training_basics import BasicSettings
 from sdft.config.training_objective import ObjectiveSettings
 from sdft.config.training_output import OutputSettings
+from sdft.config.training_validation import ValidationSettings
 
 
 # pydantic collects fields from the last base to the first: the settings of the model come first.
 class TrainingSettings(
     OutputSettings,
+    ValidationSettings,
     ObjectiveSettings,
     BasicSettings,
     frozen=True,

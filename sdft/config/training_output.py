@@ -147,6 +147,14 @@ class OutputSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
         unit="epochs",
         decides=False,
     )
+    sample_every_n_minutes: float | None = setting(
+        None,
+        gt=0,
+        help="Draw samples each time after so many minutes.",
+        group="samples",
+        unit="minutes",
+        decides=False,
+    )
     sample_at_first: bool = setting(
         False, help="Draw samples before the first step too.", group="samples", decides=False
     )
@@ -170,11 +178,28 @@ class OutputSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
     ] = setting("ddim", help="Sampler of the sample images.", group="samples", decides=False)
 
     logging_dir: Path | None = setting(
-        None, help="Folder of TensorBoard's files.", group="logging", decides=False
-    )
-    log_with: Literal["tensorboard", "wandb", "all"] | None = setting(
         None,
-        help="Where the curves are shown besides the run folder.",
+        help="Folder of the trackers' files; alone it means log_with tensorboard.",
+        group="logging",
+        decides=False,
+    )
+    log_with: (
+        Literal[
+            "tensorboard",
+            "wandb",
+            "all",
+            "aim",
+            "clearml",
+            "comet_ml",
+            "dvclive",
+            "mlflow",
+            "swanlab",
+            "trackio",
+        ]
+        | None
+    ) = setting(
+        None,
+        help="Where the curves are shown besides the run folder; all is tensorboard and wandb.",
         group="logging",
         decides=False,
     )
