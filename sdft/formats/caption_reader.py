@@ -60,7 +60,7 @@ class CaptionReader:
         assert self.max_token_length in MAX_TOKEN_LENGTHS, self.max_token_length
         tokens = self._tokens(caption)
         num_chunks = self.max_token_length // CHUNK_WORDS
-        chunks = self._chunks(tokens)
+        chunks = self._chunks(tokens, num_chunks)
         kept, cut = chunks[:num_chunks], [one for chunk in chunks[num_chunks:] for one in chunk]
         kept += [[]] * (num_chunks - len(kept))
         return ReadCaption(
@@ -87,13 +87,14 @@ class CaptionReader:
             ]
         return tokens
 
-    def _chunks(self, tokens: list[_Token]) -> list[list[_Token]]:
-        """Cut tokens into chunks of up to 75."""
+    def _chunks(self, tokens: list[_Token], num_read: int) -> list[list[_Token]]:
+        """Cut tokens into chunks of up to 75; the last that is read is filled in any case."""
         chunks: list[list[_Token]] = []
         start = 0
         while start < len(tokens):
             stop = min(start + CHUNK_WORDS, len(tokens))
-            if self.cut_at_commas and stop < len(tokens) and tokens[stop].id != COMMA_ID:
+            goes_on = len(chunks) + 1 < num_read and stop < len(tokens)
+            if self.cut_at_commas and goes_on and tokens[stop].id != COMMA_ID:
                 nearest = range(stop - 1, stop - 1 - COMMA_REACH, -1)
                 stop = next((at + 1 for at in nearest if tokens[at].id == COMMA_ID), stop)
             chunks.append(tokens[start:stop])

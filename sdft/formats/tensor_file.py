@@ -14,7 +14,13 @@ from sdft.errors import DataError
 from sdft.formats.lazy import LazyTensor
 from sdft.formats.safetensors_header import LENGTH_BYTES, MAX_HEADER_BYTES, read_header
 from sdft.formats.tensor_info import DTYPE_BYTES, TensorInfo
-from sdft.formats.zip_pickle import OLD_START, ZIP_START, Scalar, read_pickled_weights
+from sdft.formats.zip_pickle import (
+    START_BYTES,
+    ZIP_START,
+    Scalar,
+    is_old_form,
+    read_pickled_weights,
+)
 
 SAFETENSORS = "safetensors"
 PICKLE = "ckpt"
@@ -30,6 +36,7 @@ _TELLTALE_STARTS = {
     b"GGUF": ("a GGUF file with packed weights", "get the model as .safetensors"),
     b"7z\xbc\xaf": ("a 7z archive", "unpack it first"),
     b"Rar!": ("a RAR archive", "unpack it first"),
+    b"\x80": ("a pickle, but not one that torch.save wrote; nothing in it was run", ""),
     b"\x1f\x8b": ("a gzip archive", "unpack it first"),
 }
 
@@ -94,8 +101,8 @@ def recognise(path: Path) -> str:
     Raises: DataError that says what the file is instead, where that can be seen.
     """
     with path.open("rb") as file:
-        start = file.read(64)
-    if start.startswith(ZIP_START) or start.startswith(OLD_START):
+        start = file.read(START_BYTES)
+    if start.startswith(ZIP_START) or is_old_form(start):
         return PICKLE
     length = int.from_bytes(start[:LENGTH_BYTES], "little")
     if start[LENGTH_BYTES : LENGTH_BYTES + 1] == b"{" and length <= MAX_HEADER_BYTES:

@@ -24,8 +24,10 @@ from sdft.formats.pickle_data import (
 from sdft.formats.tensor_info import DTYPE_BYTES, TensorInfo
 
 ZIP_START = b"PK\x03\x04"
-OLD_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The pickled number by which torch before 1.6 begins a file."""
+_OLD_NUMBER = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""The pickled number by which torch before 1.6 begins a file, after the pickle's own head."""
+START_BYTES = 64
+"""Enough of a file's start to tell its form."""
 
 MAX_ENTRIES = 200_000
 """A training checkpoint of SD with optimizer states has about 6,000."""
@@ -53,6 +55,11 @@ class PickledWeights:
     """Names of what is neither, such as `optimizer_states`."""
 
 
+def is_old_form(start: bytes) -> bool:
+    """Tell from a file's first bytes whether torch before 1.6 wrote it."""
+    return start.startswith(b"\x80") and _OLD_NUMBER in start
+
+
 def read_pickled_file(path: Path) -> PickledFile:
     """Read what a `torch.save` file describes.
 
@@ -61,10 +68,10 @@ def read_pickled_file(path: Path) -> PickledFile:
     """
     try:
         with path.open("rb") as file:
-            start = file.read(len(OLD_START))
+            start = file.read(START_BYTES)
         if start.startswith(ZIP_START):
             value, places = _read_zip(path)
-        elif start == OLD_START:
+        elif is_old_form(start):
             value, places = _read_old(path)
         else:
             raise DataError(what="not a file that torch.save wrote", where=str(path))
