@@ -28,7 +28,7 @@ _MULTI_PERSON_GROUPS = tuple(
 _HAIR_LENGTH = _MULTI_PERSON_GROUPS[0]
 _HAIR = re.compile(r", [\w-]+ hair, ")
 _SHORT_TAG = re.compile(r", ([\w-]+|hair ornament), ")
-_LONG_TAG = re.compile(r"(?:\w+ )+([\w-]+)")
+_LONG_TAG = re.compile(r"(?:\w+ )+[\w-]+")
 _LONG_ORNAMENT = re.compile(r"(?:\w+ )+hair ornament")
 
 # Stand-ins from Unicode's private area: no tag contains them.
@@ -123,17 +123,18 @@ def _without_mixed_up_traits(wrapped: str) -> str:
 
 
 def _without_shorter_doubles(wrapped: str) -> str:
+    short_tags = _SHORT_TAG.findall(wrapped)
     # One pass collects what the long tags end with: searching the text anew for each short tag
     # would compile a pattern a tag, which is most of the time for a large file.
+    wanted = set(short_tags)
     endings = set()
     for tag in wrapped.split(", "):
-        if " " in tag:
-            long_tag = _LONG_TAG.fullmatch(tag)
-            if long_tag is not None:
-                endings.add(long_tag[1])
-            if _LONG_ORNAMENT.fullmatch(tag):
-                endings.add("hair ornament")
-    for short_tag in _SHORT_TAG.findall(wrapped):
+        last_word = tag[tag.rfind(" ") + 1 :]
+        if last_word in wanted and _LONG_TAG.fullmatch(tag):
+            endings.add(last_word)
+        if last_word == "ornament" and _LONG_ORNAMENT.fullmatch(tag):
+            endings.add("hair ornament")
+    for short_tag in short_tags:
         if short_tag in endings:
             wrapped = wrapped.replace(f", {short_tag}, ", "")
     return wrapped

@@ -12,10 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdft.dataset.listing import IMAGE_EXTENSIONS, is_image, list_folder
 from sdft.errors import DataError, Problem, UserError
-
-IMAGE_EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".avif", ".jxl"})
-"""In any mixture of upper and lower case."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,16 +83,9 @@ def _nothing_there(pattern: str) -> Problem:
 
 def _images_of(place: Path, recursive: bool) -> Iterator[Path]:
     if not place.is_dir():
-        if place.suffix.lower() in IMAGE_EXTENSIONS:
+        if is_image(place.name):
             yield place
         return
-    folders = []
-    with os.scandir(place) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if entry.is_dir():
-                folders.append(entry.path)
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS:
-                yield Path(entry.path)
-    if recursive:
-        for folder in folders:
-            yield from _images_of(Path(folder), recursive)
+    for folder in list_folder(place, recursive=recursive).folders:
+        for name in folder.images:
+            yield folder.path / name

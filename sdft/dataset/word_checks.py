@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft.dataset.cleaning import split_tags
-from sdft.dataset.image_list import IMAGE_EXTENSIONS
+from sdft.dataset.listing import is_image
 from sdft.dataset.merging import has_words
 from sdft.dataset.word_files import shared_stem_notices
 
@@ -94,7 +94,7 @@ def _key_findings(
             yield Finding(kind="key outside the folder", where=key, what=what, is_error=True)
             continue
         meant = [path] if path in known else by_stem.get(path, [])
-        if not meant and path.suffix.lower() in IMAGE_EXTENSIONS and path.is_file():
+        if not meant and is_image(path.name) and path.is_file():
             meant = [path]
         if not meant:
             yield Finding(

@@ -12,14 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdft.dataset.captions import caption_stems
 from sdft.errors import DataError, Problem
 
 _MARKS = ((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
 
 _LIKELY_ENCODINGS = (("shift_jis", "Shift-JIS"), ("gb18030", "GB 18030"), ("cp1252", "Latin"))
-
-NUM_FACE_TOKENS = 4
-"""A stem may end in a face's `cx_cy_w_h`. Source: reference, section 1.2."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,13 +60,8 @@ def decode_words(content: bytes, path: Path) -> Words:
 
 def words_file(image: Path, extension: str) -> Path:
     """Return where the words of an image stand: its own stem, or the stem without face numbers."""
-    own = image.with_suffix(extension)
-    tokens = image.stem.split("_")
-    if len(tokens) > NUM_FACE_TOKENS and not own.is_file():
-        shared = image.with_name("_".join(tokens[:-NUM_FACE_TOKENS]) + extension)
-        if shared.is_file():
-            return shared
-    return own
+    files = [image.with_name(stem + extension) for stem in caption_stems(image.stem)]
+    return next((file for file in files if file.is_file()), files[0])
 
 
 def with_dot(extension: str) -> str:

@@ -67,6 +67,9 @@ class TextFiles:
         return KEPT if origin == FOREIGN and not (self.append or self.overwrite) else TODO
 
     def write(self, task: Task, words: Words) -> None:
+        if self.state(task) == KEPT:
+            # Somebody wrote a caption while this run was on its way here.
+            return
         file, stamp = self.file_of(task), image_stamp(task.path)
         whole = True
         if self.append and file.is_file():

@@ -5,7 +5,7 @@ import json
 import pytest
 from PIL import Image
 
-from sdft.cli.app import run
+from tests.cli.commands import sdft
 
 
 @pytest.fixture
@@ -17,14 +17,6 @@ def folder(tmp_path):
         (folder / f"{name}.caption").write_text(f"a woman, number {name}\n")
         (folder / f"{name}.txt").write_text("2girls, blue_hair, red_hair, rating:safe\n")
     return folder
-
-
-def sdft(capsys, *words):
-    """Return (exit code, JSON result or None, stderr) of one command."""
-    code = run([str(word) for word in words])
-    printed = capsys.readouterr()
-    result = json.loads(printed.out) if "--json" in words else printed.out
-    return code, result, printed.err
 
 
 def test_merge_clean_undo_is_a_round_trip(folder, capsys):

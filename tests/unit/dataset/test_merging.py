@@ -293,3 +293,10 @@ def test_frequencies_come_most_frequent_first():
     entries = {"a": {"tags": "x, y, y", "caption": "A dog"}, "b": {"tags": "y", "caption": "a cat"}}
     assert tag_frequencies(entries) == [("y", 2), ("x", 1)]
     assert word_frequencies(entries) == [("a", 2), ("cat", 1), ("dog", 1)]
+
+
+def test_images_in_hidden_folders_and_hidden_images_are_passed_over(folder):
+    picture(folder / ".cache/x.png")
+    picture(folder / ".y.png")
+    names = [image.path.name for image in list_images([str(folder)], recursive=True)]
+    assert names == ["a.png", "b.jpg", "c.webp"]

@@ -161,6 +161,14 @@ def test_a_person_s_words_are_kept_and_ours_are_finished(tasks, tmp_path):
     assert text_files().state(tasks[0]) == TODO
 
 
+def test_words_that_a_person_writes_during_the_run_are_kept(tasks, tmp_path):
+    sink = text_files()
+    assert sink.state(tasks[0]) == TODO
+    (tmp_path / "0.txt").write_text("by hand\n")
+    sink.write(tasks[0], ("1girl",))
+    assert (tmp_path / "0.txt").read_text() == "by hand\n"
+
+
 def test_appending_keeps_the_file_s_tags_and_happens_once(tasks, tmp_path):
     (tmp_path / "0.txt").write_text("by hand, smile\n")
     sink = text_files(append=True)
