@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
-from sdft.cache.manifest import named_sqlite_errors, transaction
+from sdft.cache.database import WAIT_FOR_LOCK_S, named_sqlite_errors, transaction
 from sdft.errors import DataError
 
 DIGEST_BYTES = 16
@@ -102,7 +102,7 @@ class FileDigests:
     def __enter__(self) -> FileDigests:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with named_sqlite_errors(self.path):
-            self._connection = sqlite3.connect(self.path, timeout=60)
+            self._connection = sqlite3.connect(self.path, timeout=WAIT_FOR_LOCK_S)
             self._connection.execute(_SCHEMA)
             self._connection.commit()
         return self

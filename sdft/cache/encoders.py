@@ -22,13 +22,14 @@ class VaeEncoder:
 
     def __init__(self, vae: AutoencoderKL) -> None:
         self._vae = vae.eval()
+        self._device = next(vae.parameters()).device
 
     def submit(self, rgb_BHWC: np.ndarray) -> Callable[[], np.ndarray]:
         """Begin to encode uint8 pictures; the result gives [B, 8, h, w] float32.
 
         On a GPU the work goes on while the caller prepares the next batch.
         """
-        moments_BCHW = encode_moments(self._vae, pixels_from_uint8(rgb_BHWC))
+        moments_BCHW = encode_moments(self._vae, pixels_from_uint8(rgb_BHWC, self._device))
 
         def result() -> np.ndarray:
             values: np.ndarray = moments_BCHW.float().cpu().numpy()

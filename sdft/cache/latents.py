@@ -10,6 +10,7 @@ in one (see encode_pictures). No torch here.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -207,26 +208,22 @@ class _Pass:
         started_s = time.monotonic()
         self._emit(StageStarted(stage=STAGE, total=len(jobs), unit="image"))
         encoder = functools.cache(load_encoder)
-        prepared = work_ahead(
-            self._preparer.prepare,
-            jobs,
-            num_threads=num_threads,
-            ahead=num_threads * AHEAD_PER_THREAD + vae_batch_size,
-        )
-        moments_of = encode_pictures(
-            self._pictures(prepared, writer),
-            lambda rgb_BHWC: encoder().submit(rgb_BHWC),
-            batch_size=vae_batch_size,
-        )
-        for picture, moments_Chw in moments_of:
-            values = values_of(moments_Chw, self._recipe.kind, picture.key)
-            if not fits(values, self._recipe.dtype):
-                cause, fix = encoder().explain_not_finite()
-                raise DataError(
-                    what=f"its latents are not finite: {cause}", where=str(picture.path), fix=fix
-                )
-            writer.add(picture.key, values, self._recipe.dtype)
-            self._encoded.add(picture.number)
+        ahead = num_threads * AHEAD_PER_THREAD + vae_batch_size
+        # Closed at once, so that after an error no thread goes on to decode what nobody wants.
+        with contextlib.closing(
+            work_ahead(self._preparer.prepare, jobs, num_threads=num_threads, ahead=ahead)
+        ) as prepared:
+            for picture, moments_Chw in encode_pictures(
+                self._pictures(prepared, writer),
+                lambda rgb_BHWC: encoder().submit(rgb_BHWC),
+                batch_size=vae_batch_size,
+            ):
+                values = values_of(moments_Chw, self._recipe.kind, picture.key)
+                if not fits(values, self._recipe.dtype):
+                    cause, fix = encoder().explain_not_finite()
+                    raise DataError(f"its latents are not finite: {cause}", str(picture.path), fix)
+                writer.add(picture.key, values, self._recipe.dtype)
+                self._encoded.add(picture.number)
         duration_s = time.monotonic() - started_s
         self._emit(StageFinished(stage=STAGE, done=len(jobs), duration_s=duration_s))
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from sdft.cache.database import WAIT_FOR_LOCK_S, named_sqlite_errors, transaction
 from sdft.cache.shard import KEY_BYTES, Entry
 from sdft.errors import DataError
 
@@ -168,7 +169,7 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
     new = not path.exists() or path.stat().st_size == 0
     with named_sqlite_errors(path):
         # The writing thread is another one than the opening; they never use it at once.
-        connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=WAIT_FOR_LOCK_S, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode = DELETE")
             connection.execute("PRAGMA synchronous = FULL")
@@ -181,19 +182,6 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
-
-
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """All of a block's statements or none."""
-    connection.isolation_level = None
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
 
 
 def add_shard(
@@ -249,25 +237,14 @@ def confirm_shard(connection: sqlite3.Connection, shard_id: int, mtime_ns: int) 
         connection.execute("UPDATE shards SET mtime_ns = ? WHERE id = ?", (mtime_ns, shard_id))
 
 
-@contextlib.contextmanager
-def named_sqlite_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite says of a file that is no database, or of a full disk, into words."""
-    try:
-        yield
-    except sqlite3.DatabaseError as error:
-        raise DataError(
-            what=f"cannot be used as a cache's list ({error})",
-            where=str(path),
-            fix="remove this file: it is made again from the shards",
-        ) from error
-
-
 def _connect_for_reading(path: Path) -> sqlite3.Connection:
     if path.with_name(path.name + "-journal").exists():
         # A killed writer left it; only a connection that may write can roll it back.
-        with contextlib.closing(sqlite3.connect(path, timeout=60)) as repairing:
+        with contextlib.closing(sqlite3.connect(path, timeout=WAIT_FOR_LOCK_S)) as repairing:
             repairing.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=WAIT_FOR_LOCK_S
+    )
     connection.isolation_level = None
     return connection
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -44,7 +44,7 @@ def num_cores() -> int:
 
 def work_ahead(
     function: Callable[[Job], Result], jobs: Iterable[Job], *, num_threads: int, ahead: int
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """Yield `function(job)` in the jobs' order, at most `ahead` of them begun and not yielded."""
     pending: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(num_threads, thread_name_prefix="decode") as pool:

@@ -19,13 +19,12 @@ from types import TracebackType
 
 import numpy as np
 
+from sdft.cache.database import is_broken, named_sqlite_errors, transaction
 from sdft.cache.manifest import (
     add_shard,
     confirm_shard,
     drop_shards,
-    named_sqlite_errors,
     open_for_writing,
-    transaction,
 )
 from sdft.cache.shard import (
     SAFETENSORS_OF,
@@ -46,7 +45,8 @@ SHARD_BYTES = 64 * 2**20
 FLUSH_AFTER_S = 60.0
 """A slow encoder's work is not held back for longer than this."""
 
-WAIT_FOR_LOCK_S = 1.0
+WAIT_FOR_WRITER_S = 1.0
+"""Another writer works for minutes or hours: no use in waiting for it here."""
 
 TOPIC = "cache"
 
@@ -78,7 +78,10 @@ class StoreWriter:
         self._flushing: Future[None] | None = None
 
     def __enter__(self) -> StoreWriter:
-        self._store.shards_folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self._store.shards_folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self._store.folder, error) from error
         self._lock.acquire()
         try:
             self._manifest = self._open_manifest()
@@ -168,7 +171,7 @@ class StoreWriter:
 
     def _open_manifest(self) -> sqlite3.Connection:
         path = self._store.manifest_path
-        if _is_broken_database(path):
+        if is_broken(path):
             self._warn(f"{path} cannot be read; it is made again from the shards")
             for name in (path.name, path.name + "-journal"):
                 remove(path.with_name(name))
@@ -235,10 +238,10 @@ class StoreLock:
         """
         try:
             connection = sqlite3.connect(
-                self._path, timeout=WAIT_FOR_LOCK_S, isolation_level=None, check_same_thread=False
+                self._path, timeout=WAIT_FOR_WRITER_S, isolation_level=None, check_same_thread=False
             )
         except sqlite3.OperationalError as error:
-            raise self._unwritable(error) from error
+            raise unwritable(self._path.parent, error) from error
         try:
             connection.execute("CREATE TABLE IF NOT EXISTS holder (pid INTEGER, host TEXT)")
             with transaction(connection):
@@ -251,7 +254,7 @@ class StoreLock:
         except sqlite3.OperationalError as error:
             with contextlib.closing(connection):
                 if error.sqlite_errorname != "SQLITE_BUSY":
-                    raise self._unwritable(error) from error
+                    raise unwritable(self._path.parent, error) from error
                 holder = connection.execute("SELECT pid, host FROM holder").fetchone()
             raise UserError(
                 what=f"process {holder[0]} on {holder[1]} is writing this cache",
@@ -260,18 +263,21 @@ class StoreLock:
             ) from error
         self._connection = connection
 
-    def _unwritable(self, error: sqlite3.OperationalError) -> EnvironmentFault:
-        return EnvironmentFault(
-            what=f"the cache cannot be written ({error})",
-            where=str(self._path.parent),
-            fix="choose another cache_dir",
-        )
-
     def release(self) -> None:
         if self._connection is not None:
             self._connection.execute("ROLLBACK")
             self._connection.close()
             self._connection = None
+
+
+def unwritable(folder: Path, error: Exception) -> EnvironmentFault:
+    """Return the fault of a cache that cannot be written."""
+    reason = getattr(error, "strerror", None) or str(error)
+    return EnvironmentFault(
+        what=f"the cache cannot be written ({reason})",
+        where=str(folder),
+        fix="choose another cache_dir",
+    )
 
 
 def shard_files(folder: Path) -> list[Path]:
@@ -283,16 +289,3 @@ def shard_files(folder: Path) -> list[Path]:
 def new_shard_name() -> str:
     """Return a name that no shard ever had: a reader may still map one that was removed."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{uuid.uuid4().hex[:8]}{SUFFIX}"
-
-
-def _is_broken_database(path: Path) -> bool:
-    if not path.exists():
-        return False
-    connection = sqlite3.connect(path)
-    try:
-        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-    except sqlite3.DatabaseError as error:
-        return error.sqlite_errorname in ("SQLITE_NOTADB", "SQLITE_CORRUPT")
-    finally:
-        connection.close()
-    return False
