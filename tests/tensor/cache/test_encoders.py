@@ -192,3 +192,11 @@ def test_contexts_are_those_of_the_live_encoder_beside_any_others(
         expected = encoder([text, texts[0], texts[0]])[0]
         assert expected.shape == (num_tokens, 32)
         np.testing.assert_array_equal(store.read(result.keys[text]), expected)
+
+
+def test_the_torch_free_numbers_are_those_of_the_models() -> None:
+    from sdft.cache import keys
+    from sdft.models import vae as models_vae
+
+    assert keys.LATENT_CHANNELS == models_vae.LATENT_CHANNELS
+    assert keys.PIXELS_PER_CELL == models_vae.PIXELS_PER_CELL

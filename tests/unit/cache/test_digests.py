@@ -78,3 +78,10 @@ def test_a_file_that_keeps_changing_is_named(
     monkeypatch.setattr(os, "fstat", fstat_after_growth)
     with pytest.raises(DataError, match=r"growing\.png: it keeps changing"):
         read_with_digest(path)
+
+
+def test_a_damaged_file_of_digests_is_named_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "digests.sqlite"
+    path.write_bytes(b"no database at all, but long enough to be looked at" * 40)
+    with pytest.raises(DataError, match="remove this file"):
+        FileDigests(path).__enter__()

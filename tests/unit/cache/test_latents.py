@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdft.cache.digests import FileDigests
+from sdft.cache.digests import FileDigests, KnownFile
 from sdft.cache.keys import LatentRecipe
 from sdft.cache.latents import LatentCacheResult, LatentRules, cache_latents, foreseen_bytes
+from sdft.cache.prepare import version_of
 from sdft.cache.store import TensorStore
+from sdft.cache.writer import StoreWriter
 from sdft.dataset.records import BucketPlan
 from sdft.errors import DataError
 from sdft.events import Event, ItemRejected, Notice, StageFinished, StageStarted
@@ -277,3 +279,63 @@ def test_a_damaged_shard_is_named_and_its_pictures_are_encoded_again(
     result, encoder = encode(plan_of(paths), cache, emit=events.append)
     assert (result.encoded, result.reused, encoder.num_pictures) == (3, 3, 3)
     assert any(isinstance(one, Notice) and largest.name in one.message for one in events)
+
+
+def test_one_edited_picture_among_ten_thousand_costs_one_encode(
+    paths: list[Path], tmp_path: Path
+) -> None:
+    original = placement(paths[0])
+    plan = BucketPlan(
+        placements=(
+            original,
+            *(
+                replace(original, item=replace(original.item, path=tmp_path / f"{number}.png"))
+                for number in range(9_999)
+            ),
+        )
+    )
+    # The others' files do not exist: a start that read one of them would reject it.
+    cache = tmp_path / "cache"
+    with (
+        FileDigests(cache / "digests.sqlite") as digests,
+        StoreWriter(TensorStore(cache)) as writer,
+    ):
+        for number, one in enumerate(plan.placements):
+            digest = f"{number:032x}"
+            digests.remember(KnownFile(version=version_of(one.item), digest=digest))
+            key = RECIPE.key(
+                image_digest=digest,
+                resized=one.resized,
+                crop=one.crop,
+                flip=False,
+                interpolation=None,
+            )
+            writer.add(key, np.zeros((8, 1, 1), np.float32), "fp32")
+    unchanged, _ = encode(plan, cache)
+    assert (unchanged.encoded, unchanged.reused) == (0, 10_000)
+
+    save_picture(paths[0], SIZES[0], seed=99)
+    edited = BucketPlan(placements=(placement(paths[0]), *plan.placements[1:]))
+    result, encoder = encode(edited, cache)
+    assert (result.encoded, result.reused, encoder.num_pictures) == (1, 9_999, 1)
+
+
+def test_an_interrupted_pass_goes_on_and_ends_with_the_same_bits(
+    paths: list[Path], tmp_path: Path
+) -> None:
+    class Interrupted(CellMeans):
+        def submit(self, rgb_BHWC: np.ndarray) -> Callable[[], np.ndarray]:
+            if self.num_pictures == 3:
+                raise KeyboardInterrupt
+            return super().submit(rgb_BHWC)
+
+    whole, _ = encode(plan_of(paths), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        encode(plan_of(paths), tmp_path / "parts", load_encoder=Interrupted)
+    result, encoder = encode(plan_of(paths), tmp_path / "parts")
+    # The picture that was in work when the key was pressed is encoded again.
+    assert (result.reused, encoder.num_pictures) == (2, 4)
+    assert result.keys == whole.keys
+    for keys in whole.keys:
+        expected = stored(tmp_path / "whole", keys.plain)
+        np.testing.assert_array_equal(stored(tmp_path / "parts", keys.plain), expected)

@@ -6,10 +6,12 @@ import contextlib
 import os
 import pickle
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ import pytest
 from sdft.cache.shard import encode_values, read_shard
 from sdft.cache.store import TensorStore
 from sdft.cache.writer import StoreWriter, shard_files
-from sdft.errors import DataError, UserError
+from sdft.errors import DataError, EnvironmentFault, UserError
 from sdft.events import Event, Notice
 
 
@@ -271,3 +273,59 @@ def test_a_killed_writer_leaves_every_finished_shard(
     assert len(store) == num_kept
     assert float(store.read(key(7)).mean()) == 7.0
     assert len(shard_files(store.shards_folder)) == -(-num_kept // 4)
+
+
+def test_threads_may_share_one_store(tmp_path: Path) -> None:
+    store = filled(tmp_path, range(0, 20), range(20, 40))
+    wanted = [key(number) for number in range(40)]
+    with ThreadPoolExecutor(8) as pool:
+        batches = list(pool.map(store.read_batch, [wanted[::-1], wanted] * 20))
+    assert all(np.array_equal(batch, batches[1]) for batch in batches[1::2])
+    assert all(np.array_equal(batch[::-1], batches[1]) for batch in batches[::2])
+
+
+LIGHT_READER = """
+    import pickle, sys
+    store = pickle.loads(bytes.fromhex(sys.argv[1]))
+    print(float(store.read("0" * 31 + "7").sum()))
+    print(sorted({"torch", "PIL", "diffusers", "transformers"} & sys.modules.keys()))
+"""
+
+
+def test_a_worker_reads_without_torch_and_pillow(tmp_path: Path) -> None:
+    store = filled(tmp_path, range(0, 10))
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LIGHT_READER), pickle.dumps(store).hex()],
+        check=True,
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    total, heavy = done.stdout.splitlines()
+    assert float(total) == float(store.read(key(7)).sum())
+    assert heavy == "[]"
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() == 0, reason="this person may write everywhere"
+)
+def test_a_folder_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(EnvironmentFault, match="choose another cache_dir"):
+        StoreWriter(TensorStore(tmp_path / "cache")).__enter__()
+
+
+def test_a_cache_folder_that_is_a_file_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(EnvironmentFault, match="choose another cache_dir"):
+        StoreWriter(TensorStore(tmp_path / "cache")).__enter__()
+
+
+def test_a_manifest_of_another_version_is_refused(tmp_path: Path) -> None:
+    store = filled(tmp_path, range(0, 2))
+    with contextlib.closing(sqlite3.connect(store.manifest_path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(DataError, match="version 99"):
+        TensorStore(tmp_path).has([key(1)])
+    with pytest.raises(DataError, match="version 99"):
+        StoreWriter(TensorStore(tmp_path)).__enter__()
