@@ -157,14 +157,23 @@ class SampleSaved(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationDone(Event):
+    """Images that are not trained on were measured."""
+
     step: int
     epoch: int
     loss: float
     train_loss: float
     """The same measure on training images."""
     loss_low: float | None = None
-    """Lower and upper end of the band in which the mean lies; none where it was not measured."""
+    """Lower and upper end of the band that holds the mean with 95 %; none for a single image."""
     loss_high: float | None = None
+    images: int = 0
+    timesteps: tuple[int, ...] = ()
+    losses: tuple[float, ...] = ()
+    """The mean loss at each of the timesteps."""
+    is_best: bool = False
+    """Lower than every measurement before; never the untrained model's."""
+    duration_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,9 +86,14 @@ def waste(rows: Sequence[BucketRow], batch_sizes: Sequence[int]) -> float:
 
 
 def fates(
-    index: DatasetIndex, plan: BucketPlan, rejected: Iterable[Rejected]
+    index: DatasetIndex,
+    plan: BucketPlan,
+    rejected: Iterable[Rejected],
+    held_out: Collection[Path] = (),
 ) -> Iterator[dict[str, Any]]:
     """Give one row an image: the used ones in the plan's order, then the rejected ones.
+
+    Files in `held_out` are measured, not trained on.
 
     `rejected` is what was rejected after the index, by the plan or on decoding; it may hold the
     index' own as well, and images that still have a placement: no image gets two rows.
@@ -99,7 +104,8 @@ def fates(
     for placement in plan.placements:
         item = placement.item
         if (item.dataset, item.subset, item.path) not in refused:
-            yield _used(placement)
+            fate = "held out" if item.path in held_out else "used"
+            yield _used(placement) | {"fate": fate}
     for entry in refused.values():
         yield {
             "path": str(entry.path),
@@ -117,7 +123,11 @@ def fates(
 
 
 def write_fates(
-    path: Path, index: DatasetIndex, plan: BucketPlan, rejected: Iterable[Rejected]
+    path: Path,
+    index: DatasetIndex,
+    plan: BucketPlan,
+    rejected: Iterable[Rejected],
+    held_out: Collection[Path] = (),
 ) -> int:
     """Write every image's fate and return how many there are.
 
@@ -125,7 +135,7 @@ def write_fates(
 
     Raises: EnvironmentFault where the file cannot be written.
     """
-    rows = fates(index, plan, rejected)
+    rows = fates(index, plan, rejected, held_out)
     with whole_file(path) as part:
         return _write_csv(part, rows) if path.suffix.lower() == ".csv" else _write_lines(part, rows)
 

@@ -13,6 +13,8 @@ from types import FrameType, TracebackType
 INTERRUPTED = "interrupted"
 TERMINATED = "terminated"
 TIME_LIMIT = "time limit"
+NO_GAIN = "the validation loss no longer falls"
+"""Ends a run as its last step would: with its last checkpoint, and finished."""
 
 # Not every system has all of them: Windows has SIGBREAK and lacks SIGHUP.
 _TERMINATING = ("SIGTERM", "SIGHUP", "SIGBREAK")

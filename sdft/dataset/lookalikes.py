@@ -1,0 +1,91 @@
+"""Finds pictures that show the same, whatever their file form, size or quality.
+
+In: the looks of two sets of pictures. Out: the pairs that are alike. A look is a hash of which
+neighbouring areas are brighter, and a tiny picture that decides where hashes are close by chance,
+as those of plain areas are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+HASH_SIDE = 8
+"""A hash has 8 x 8 bits. Source: the "difference hash" of N. Krawetz, 2013."""
+
+MAX_BITS_APART = 8
+"""Of 64; recompressed, resized or lightly cropped copies stay below, other pictures are at 32."""
+
+TINY_SIDE = 8
+MAX_LEVELS_APART = 10.0
+"""Mean difference of the tiny pictures, in levels of 256."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What is kept of a picture."""
+
+    bits: int
+    tiny: bytes
+    """TINY_SIDE x TINY_SIDE RGB levels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """Two pictures that show the same."""
+
+    held_out: Path
+    train: Path
+    kind: str
+    """`same file`, `alike` or `mirrored`."""
+
+
+def look_of(rgb_HWC: np.ndarray) -> Look:
+    """Return the look of a picture. Shapes: uint8 [H, W, 3] in."""
+    image = Image.fromarray(rgb_HWC)
+    grey = np.asarray(image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
+    brighter = grey[:, 1:] > grey[:, :-1]
+    tiny = image.resize((TINY_SIDE, TINY_SIDE), Image.Resampling.BOX)
+    return Look(bits=_as_number(brighter), tiny=tiny.tobytes())
+
+
+def mirrored(look: Look) -> Look:
+    """Return the look of the mirrored picture."""
+    bits_HW = np.array([int(bit) for bit in f"{look.bits:064b}"], dtype=bool).reshape(
+        HASH_SIDE, HASH_SIDE
+    )
+    tiny_HWC = np.frombuffer(look.tiny, np.uint8).reshape(TINY_SIDE, TINY_SIDE, 3)
+    # Seen from the other side, what was brighter is darker.
+    return Look(bits=_as_number(~bits_HW[:, ::-1]), tiny=tiny_HWC[:, ::-1].tobytes())
+
+
+def pairs_alike(held_out: Mapping[Path, Look], train: Mapping[Path, Look]) -> Iterator[Pair]:
+    """Give each held-out picture with each training picture that shows the same."""
+    if not held_out or not train:
+        return
+    paths = list(train)
+    bits_N = np.array([train[path].bits for path in paths], dtype=np.uint64)
+    tinies_N = np.stack([_levels(train[path]) for path in paths])
+    for path, look in held_out.items():
+        found: set[int] = set()
+        for kind, seen in (("alike", look), ("mirrored", mirrored(look))):
+            apart_N = np.bitwise_count(bits_N ^ np.uint64(seen.bits))
+            close = np.flatnonzero(apart_N <= MAX_BITS_APART)
+            levels_N = np.abs(tinies_N[close] - _levels(seen)).mean(axis=1)
+            for number in close[levels_N <= MAX_LEVELS_APART].tolist():
+                # A picture that is its own mirror image is found twice.
+                if number not in found:
+                    found.add(number)
+                    yield Pair(held_out=path, train=paths[number], kind=kind)
+
+
+def _levels(look: Look) -> np.ndarray:
+    return np.frombuffer(look.tiny, np.uint8).astype(np.int16)
+
+
+def _as_number(bits_HW: np.ndarray) -> int:
+    return int("".join("1" if bit else "0" for bit in bits_HW.ravel()), 2)
