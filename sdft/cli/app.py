@@ -31,6 +31,8 @@ COMMANDS = {
     "bucket": "plan the buckets; show the fate of every image",
     "cache-latents": "encode the images once, to disk",
     "train": "fine-tune; also takes a fine_tune.py command line as it is",
+    "watch": "the dashboard of a run, at work or ended",
+    "ctl": "steer a run: pause, resume, save, sample, stop, set learning_rate=1e-5",
     "sample": "pictures from a checkpoint",
     "convert": "a model in another form: one file or a diffusers folder, another precision",
     "verify": "what a model is, and whether it is whole",
@@ -89,7 +91,7 @@ def main() -> None:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code. Prints; never raises but for `--debug`."""
     soften_streams()
-    quiet_libraries()
+    tame_libraries()
     debug = "--debug" in argv
     words = [word for word in argv if word != "--debug"]
     try:
@@ -108,11 +110,14 @@ def run(argv: Sequence[str]) -> int:
     return 0
 
 
-def quiet_libraries() -> None:
-    """Let the libraries below speak of errors only: what a person should know, events say."""
+def tame_libraries() -> None:
+    """Let the libraries below speak of errors only (events say the rest) and wait without noise."""
     for name in ("DIFFUSERS_VERBOSITY", "TRANSFORMERS_VERBOSITY"):
         os.environ.setdefault(name, "error")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # Threads that spin while they wait take the cores from those that work: beside other programs
+    # a small model's step on a CPU takes four times as long. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def soften_streams() -> None:
