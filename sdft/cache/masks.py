@@ -91,9 +91,7 @@ def cache_masks(
         with StoreWriter(store, emit=emit) as writer:
             _make(missing, keys, placements, sources, store, digests, writer, emit, max_workers)
     num_masks = sum(source is not None for source in sources)
-    return MaskCacheResult(
-        keys=tuple(keys), made=len(missing), reused=num_masks - len(missing)
-    )
+    return MaskCacheResult(keys=tuple(keys), made=len(missing), reused=num_masks - len(missing))
 
 
 def _known_keys(
@@ -161,9 +159,7 @@ def _make(
     emit(StageFinished(stage=STAGE, done=len(missing), duration_s=duration_s))
 
 
-def _prepared(
-    number: int, placement: Placement, source: MaskSource, store: TensorStore
-) -> _Made:
+def _prepared(number: int, placement: Placement, source: MaskSource, store: TensorStore) -> _Made:
     """Read one file and make its mask; runs in a thread and changes nothing outside."""
     try:
         file = read_with_digest(source.path)

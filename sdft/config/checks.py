@@ -6,16 +6,16 @@ Only the checks of paths look at the disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from sdft.config.checks_watch import problems_of_watched_files, problems_of_watching
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.merge import missing_path
-from sdft.config.prompts import read_prompts
+from sdft.config.places import Origins
+from sdft.config.places import place as _place
 from sdft.config.training import TrainingSettings
-from sdft.errors import ConfigError, Problem
-
-Origins = Mapping[str, str]
+from sdft.errors import Problem
 
 SIDE_STEP_PX = 8
 """A VAE of this family makes one latent value of 8 x 8 pixels."""
@@ -25,7 +25,11 @@ def problems_in(
     training: TrainingSettings, datasets: Sequence[DatasetSettings], origins: Origins
 ) -> list[Problem]:
     """Return what cannot work, whatever the command."""
-    found = [*_training(training, origins)]
+    found = [
+        *_training(training, origins),
+        *_masks(training, datasets, origins),
+        *problems_of_watching(training, datasets, origins),
+    ]
     for number, dataset in enumerate(datasets):
         dotted = f"datasets.{number}"
         found += _dataset(dataset, dotted, origins)
@@ -55,24 +59,12 @@ def problems_of_training(training: TrainingSettings, origins: Origins) -> list[P
                 what = what.replace("no such file", "no such file or folder")
                 fix = fix or "a model has to be on disk: sdft downloads none"
             found.append(Problem(what, _place(origins, name), fix))
-    if training.sample_prompts is not None and training.sample_prompts.exists():
-        try:
-            read_prompts(training.sample_prompts, Path.cwd())
-        except ConfigError as error:
-            found += error.problems
+    found += problems_of_watched_files(training)
     if training.resume not in (None, "auto"):
         missing = missing_path(Path(str(training.resume)), "folder")
         if missing:
             found.append(Problem(missing[0], _place(origins, "resume"), missing[1]))
     return found
-
-
-def _place(origins: Origins, *names: str) -> str:
-    """Return where the first of the settings that was set stands, or the first one's name."""
-    for name in names:
-        if origins.get(name, "default") != "default":
-            return origins[name]
-    return names[0].rpartition(".")[2]
 
 
 def _training(training: TrainingSettings, origins: Origins) -> Iterator[Problem]:
@@ -107,6 +99,12 @@ def _training(training: TrainingSettings, origins: Origins) -> Iterator[Problem]
                 name,
                 fix=f'set mixed_precision = "{precision}"',
             )
+    if t.ema and t.optimizer_type.lower().endswith("schedulefree"):
+        yield problem(
+            f"{t.optimizer_type} keeps an average of its own",
+            "ema",
+            fix="remove ema: the weights that are saved are averaged already",
+        )
     if t.resume is not None and t.overwrite:
         yield problem("resume goes on with a run and overwrite replaces it", "overwrite", "resume")
     if t.output_name is not None and (
@@ -117,13 +115,19 @@ def _training(training: TrainingSettings, origins: Origins) -> Iterator[Problem]
             "output_name",
             fix='a name without / \\ : * ? " < > | is wanted; folders belong in output_dir',
         )
-    if t.log_with in ("tensorboard", "all") and t.logging_dir is None:
-        yield problem(f"log_with {t.log_with} needs logging_dir", "log_with")
-    samples = ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first")
-    for name in samples:
-        if getattr(t, name) and t.sample_prompts is None:
-            yield problem(f"{name} needs sample_prompts", name, fix="name a file of prompts")
     yield from _learning_rate(t, origins)
+
+
+def _masks(
+    t: TrainingSettings, datasets: Sequence[DatasetSettings], origins: Origins
+) -> Iterator[Problem]:
+    subsets = [subset for dataset in datasets for subset in dataset.subsets]
+    if t.masked_loss and not any(s.conditioning_data_dir or s.alpha_mask for s in subsets):
+        yield Problem(
+            "masked_loss is set, and no subset has masks",
+            _place(origins, "masked_loss"),
+            "name their folder in conditioning_data_dir of a subset, or set alpha_mask",
+        )
 
 
 def _learning_rate(t: TrainingSettings, origins: Origins) -> Iterator[Problem]:
@@ -234,7 +238,12 @@ def _subset(
     def problem(what: str, *names: str, fix: str = "") -> Problem:
         return Problem(what, _place(origins, *(f"{dotted}.{name}" for name in names)), fix)
 
-    for name, kind in (("image_dir", "folder"), ("metadata_file", "file")):
+    paths = (
+        ("image_dir", "folder"),
+        ("metadata_file", "file"),
+        ("conditioning_data_dir", "folder"),
+    )
+    for name, kind in paths:
         path = getattr(s, name)
         missing = missing_path(path, kind) if path is not None else None
         if missing:
@@ -246,6 +255,26 @@ def _subset(
                 name,
                 fix=f"remove cache_latents or {name}",
             )
+    if s.conditioning_data_dir is not None and not t.masked_loss:
+        yield problem(
+            "pictures for a ControlNet cannot be trained on",
+            "conditioning_data_dir",
+            fix="if they are masks, set masked_loss = true",
+        )
+    if s.conditioning_data_dir is not None and s.alpha_mask:
+        yield problem(
+            "an image has one mask: its alpha channel, or a picture of its own",
+            "alpha_mask",
+            "conditioning_data_dir",
+        )
+    has_mask = s.conditioning_data_dir is not None or s.alpha_mask
+    if has_mask and not t.cache_latents:
+        yield problem(
+            "masks are made for cached latents only",
+            "alpha_mask",
+            "conditioning_data_dir",
+            fix="remove what excludes caching, or the masks",
+        )
     if s.face_crop_aug_range and d.enable_bucket:
         yield problem(
             "face_crop_aug_range works only without buckets",
@@ -280,6 +309,8 @@ _EFFECTS: dict[str, tuple[str, Callable[[TrainingSettings], object]]] = {
         "loss_type huber or smooth_l1, and another huber_schedule than snr",
         lambda t: t.loss_type in _HUBER and t.huber_schedule != "snr",
     ),
+    "stochastic_rounding": ("full_bf16", lambda t: t.full_bf16),
+    "cut_at_commas": ("max_token_length 150 or 225", lambda t: t.max_token_length > 75),
     "learning_rate_te": ("train_text_encoder", lambda t: t.train_text_encoder),
     "lr_decay_steps": (
         "lr_scheduler warmup_stable_decay",
@@ -304,6 +335,9 @@ _EFFECTS: dict[str, tuple[str, Callable[[TrainingSettings], object]]] = {
     "cache_dir": ("cache_latents", lambda t: t.cache_latents),
     "vae_batch_size": ("cache_latents", lambda t: t.cache_latents),
     "log_prefix": ("logging_dir", lambda t: t.logging_dir),
+    "log_tracker_name": ("log_with or logging_dir", lambda t: t.log_with or t.logging_dir),
+    "log_tracker_config": ("log_with or logging_dir", lambda t: t.log_with or t.logging_dir),
+    "log_config": ("log_with or logging_dir", lambda t: t.log_with or t.logging_dir),
     "wandb_run_name": ("log_with wandb or all", lambda t: t.log_with in ("wandb", "all")),
 }
 """Setting to what it needs to have an effect: in words, and as a test."""

@@ -96,8 +96,14 @@ class SubsetSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
         group="images",
         levels="S",
     )
+    conditioning_data_dir: Path | None = setting(
+        None,
+        help="Folder of mask pictures, named as the images are; needs masked_loss.",
+        group="images",
+        levels="S",
+    )
     alpha_mask: bool = setting(
-        False, help="Learn less where the image is transparent.", group="images", levels="S"
+        False, help="Learn less where the image is transparent.", group="images", levels="GDS"
     )
     recursive: bool = setting(
         False, help="Take images from the folders within, too.", group="images", levels="GDS"
@@ -241,12 +247,16 @@ class DatasetSettings(
         0.0,
         ge=0,
         lt=1,
-        help="Share of the images held out to validate with.",
+        help="Share of the images that are held out, to measure how well others are learnt.",
         group="validation",
         levels="GD",
     )
     validation_seed: int | None = setting(
-        None, ge=0, help="Seed that chooses the images held out.", group="validation", levels="GD"
+        None,
+        ge=0,
+        help="Seed that chooses the images held out and their noise; 0 if not set.",
+        group="validation",
+        levels="GD",
     )
     subsets: tuple[SubsetSettings, ...] = ()
 

@@ -18,7 +18,6 @@ REFUSED: dict[str, str] = {
     "console_log_file": _LOG,
     "dataset_class": "classes of your own are not supported; use a dataset file",
     "debug_dataset": "not supported; use `sdft bucket CONFIG` to see what becomes of each image",
-    "weighted_captions": f"{_NOT_YET}; remove the brackets and weights from the captions",
     "fp8_base": "not supported, nor had it an effect; use mixed_precision and an 8-bit optimizer",
     "torch_compile": _NOT_YET,
     "dynamo_backend": f"compiling is {_NOT_YET}",
@@ -47,19 +46,13 @@ REFUSED: dict[str, str] = {
     "zero3_save_16bit_model": _DEEPSPEED,
     "fp16_master_weights_and_gradients": _DEEPSPEED,
     # Dataset keys, in a dataset file or as flags.
-    "alpha_mask": f"masked loss is {_NOT_YET}",
-    "conditioning_data_dir": f"mask images are {_NOT_YET}",
-    "validation_split": f"validation is {_NOT_YET}",
-    "validation_seed": f"validation is {_NOT_YET}",
     # Options of sd-scripts' other training scripts.
     "network_module": "LoRA is not supported; sdft trains the whole U-Net",
-    "masked_loss": f"{_NOT_YET}",
     "initial_epoch": "not needed; resume goes on at the very step",
     "initial_step": "not needed; resume goes on at the very step",
     "skip_until_initial_step": "not needed; resume goes on at the very step",
     "reg_data_dir": "write a dataset file with is_reg = true in a subset",
     "prior_loss_weight": _NOT_YET,
-    "block_lr": "learning rates for single blocks are not supported",
 }
 """Option to what is said when it is set. False and none count as not set."""
 

@@ -60,6 +60,14 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
     max_token_length: Literal[75, 150, 225] = setting(
         75, help="How many tokens of a caption the model reads.", group="model", unit="tokens"
     )
+    weighted_captions: bool = setting(
+        False, help="Read (word:1.3) in captions as a weight.", group="model"
+    )
+    cut_at_commas: bool = setting(
+        False,
+        help="End the parts of a caption above 75 tokens at commas, not in the middle of a tag.",
+        group="model",
+    )
     train_text_encoder: bool = setting(
         False, help="Train the text encoder too.", group="training", common=True
     )
@@ -103,6 +111,12 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
         unit="batches",
         common=True,
     )
+    partial_batches: Literal["keep", "carry", "drop"] = setting(
+        "keep",
+        help="What becomes of images that fill no whole step at an epoch's end: a short step in"
+        " which each counts the same, a step of the next epoch, or nothing.",
+        group="training",
+    )
     max_rejected_share: float = setting(
         0.1,
         ge=0,
@@ -120,6 +134,9 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
     )
     full_bf16: bool = setting(
         False, help="Weights and gradients in bf16 too; needs mixed_precision bf16.", group="memory"
+    )
+    stochastic_rounding: bool = setting(
+        True, help="With full_bf16, round updates so that small ones are not lost.", group="memory"
     )
     no_half_vae: bool = setting(False, help="Keep the VAE in float32.", group="memory")
     gradient_checkpointing: bool = setting(

@@ -10,6 +10,12 @@ from sdft.config.choices import OPTIMIZERS, TORCH_OPTIMIZERS, canonical
 from sdft.config.settings import setting
 
 _ARGUMENTS = "name=value pairs, such as weight_decay=0.01"
+_RATES = "name=rate pairs, such as IN04=1e-6 or unet.*.attn2.*=0"
+
+NUM_BLOCKS = 29
+"""TIME, IN00 to IN11, M00 to M02, OUT00 to OUT11, END: see sdft.train.parts."""
+
+_BLOCK_RATES = f"{NUM_BLOCKS} learning rates, one for each block"
 _STEPS_OR_SHARE = "a number of steps, a share below 1, or a percentage such as 10%"
 
 
@@ -44,6 +50,39 @@ def argument_list(value: object) -> object:
     return entries
 
 
+def rates_by_name(value: object) -> object:
+    """Take one text for a list of one, and check that each entry is `pattern=rate`.
+
+    Raises: ValueError.
+    """
+    entries = [value] if isinstance(value, str) else value
+    if isinstance(entries, list | tuple):
+        for entry in entries:
+            pattern, equals, rate = str(entry).rpartition("=")
+            if not equals or not pattern.strip() or not float(rate) >= 0:
+                raise ValueError(f"each entry must be {_RATES}; {entry!r} is not")
+        return tuple(str(entry).replace(" ", "") for entry in entries)
+    return entries
+
+
+def block_rates(value: object) -> object:
+    """Read `1e-6,2e-6,...`, or a list of numbers, as one rate for each block.
+
+    Raises: ValueError for another count of numbers.
+    """
+    parts = [value] if isinstance(value, str | int | float) else value
+    if not isinstance(parts, list | tuple):
+        return parts
+    rates = [float(rate) for part in parts for rate in str(part).split(",")]
+    if rates and (len(rates) != NUM_BLOCKS or min(rates) < 0):
+        raise ValueError(f"it must be {_BLOCK_RATES}")
+    return tuple(rates)
+
+
+def _one_or_more(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
+
+
 def _known_optimizer(name: str) -> str:
     spelling = canonical(name or "AdamW", OPTIMIZERS)
     if spelling in OPTIMIZERS or "." in spelling:
@@ -55,6 +94,9 @@ def _known_optimizer(name: str) -> str:
     return f"torch.optim.{torch_name}"
 
 
+NamePatterns = Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
+RatesByName = Annotated[tuple[str, ...], BeforeValidator(rates_by_name)]
+BlockRates = Annotated[tuple[float, ...], BeforeValidator(block_rates)]
 StepsOrShare = Annotated[int | float, BeforeValidator(steps_or_share)]
 Arguments = Annotated[tuple[str, ...], BeforeValidator(argument_list)]
 OptimizerName = Annotated[str, AfterValidator(_known_optimizer)]
@@ -119,6 +161,15 @@ class ObjectiveSettings(
         group="loss",
     )
 
+    masked_loss: bool = setting(
+        False, help="Use the pictures of conditioning_data_dir as masks of the loss.", group="loss"
+    )
+    masked_loss_mean: Literal["mask", "picture"] = setting(
+        "mask",
+        help="Divide a masked loss by the mask's area, or, as sd-scripts, by the picture's.",
+        group="loss",
+    )
+
     learning_rate: float = setting(
         2e-6, ge=0, help="Learning rate of the U-Net.", group="optimizer", common=True
     )
@@ -127,6 +178,24 @@ class ObjectiveSettings(
         ge=0,
         help="Learning rate of the text encoder; learning_rate if not set.",
         group="optimizer",
+    )
+    freeze: NamePatterns = setting(
+        (),
+        help="Blocks or name patterns that are not trained, such as IN04 or unet.*.attn1.*",
+        group="optimizer",
+        wanted="blocks such as IN04, or patterns of names",
+    )
+    lr_by_name: RatesByName = setting(
+        (),
+        help="Learning rates of blocks or name patterns; the last one that fits counts.",
+        group="optimizer",
+        wanted=_RATES,
+    )
+    block_lr: BlockRates = setting(
+        (),
+        help="Learning rates of the U-Net's 29 blocks, from the input to the output.",
+        group="optimizer",
+        wanted=_BLOCK_RATES,
     )
     optimizer_type: OptimizerName = setting(
         "AdamW",

@@ -1,4 +1,4 @@
-"""Makes batches: latents, noise, timesteps and token ids of the items of a micro-batch.
+"""Makes batches: latents, noise, timesteps, token ids and masks of the items of a micro-batch.
 
 In: the plan's items and their cached latents. Out: Batch records on the CPU, then on the device.
 B batch, C latent channels, H and W latent height and width, K chunks of 77 tokens.
@@ -7,8 +7,7 @@ B batch, C latent channels, H and W latent height and width, K chunks of 77 toke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -16,17 +15,12 @@ from torch import Tensor
 
 from sdft.dataset.captions import words_of
 from sdft.dataset.records import WordRules
+from sdft.formats.caption_reader import CaptionReader
 from sdft.models.vae import LATENT_SCALE
 from sdft.streams import Address
 from sdft.train.noise import NoiseRecipe, draw_noise, generator
 from sdft.train.sampler import Step, Use
 from sdft.train.timesteps import draw_timestep
-
-
-class Tokenizer(Protocol):
-    """The part of a tokenizer that training needs."""
-
-    def chunks(self, text: str, max_token_length: int) -> list[list[int]]: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +36,8 @@ class TrainingItem:
     """The key of its latents in the cache."""
     flipped_latents: str | None
     """The key of the mirrored image's latents; none where the item is never mirrored."""
+    mask: str | None = None
+    """The key of its mask in the cache, not mirrored; none where all of the image counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,23 +54,26 @@ class Batch:
     ids_BKS: Tensor
     weights_B: Tensor
     """Each item's part of the step's loss."""
+    word_weights_BKS: Tensor | None = None
+    """Weights of the tokens, where captions have some."""
+    masks_BHW: Tensor | None = None
+    """How much each latent cell counts, 0 .. 1; none where all count fully."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device; copies to a GPU do not wait."""
         if device.type == "cpu":
             return self
-        moved = {
-            name: getattr(self, name).pin_memory().to(device, non_blocking=True)
-            for name in self.__slots__
-            if name != "input_noise_BCHW"
-        }
-        same = self.input_noise_BCHW is self.noise_BCHW
-        moved["input_noise_BCHW"] = (
-            moved["noise_BCHW"]
-            if same
-            else self.input_noise_BCHW.pin_memory().to(device, non_blocking=True)
-        )
-        return Batch(**moved)
+        moved: dict[int, Tensor] = {}
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None:
+                return None
+            # The same tensor under two names goes once.
+            if id(tensor) not in moved:
+                moved[id(tensor)] = tensor.pin_memory().to(device, non_blocking=True)
+            return moved[id(tensor)]
+
+        return Batch(**{field.name: move(getattr(self, field.name)) for field in fields(self)})  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         return self.latents_BCHW.shape[0]
@@ -88,8 +87,9 @@ class BatchMaker:
     read_latents: Callable[[str], np.ndarray]
     """Returns [C, H, W] latents, or [2C, H, W] mean and log-variance."""
     holds_moments: bool
-    tokenizer: Tokenizer
-    max_token_length: int
+    reader: CaptionReader
+    read_mask: Callable[[str], np.ndarray] | None
+    """Returns [H, W] masks; none where no item has one."""
     seed: int
     noise: NoiseRecipe
     min_timestep: int
@@ -101,7 +101,7 @@ class BatchMaker:
         item = self.items[use.placement]
         return Address(
             seed=self.seed,
-            epoch=epoch,
+            epoch=use.epoch,
             dataset=step.dataset,
             subset=item.subset,
             key=item.key,
@@ -119,7 +119,9 @@ class BatchMaker:
 
         Units: `epoch` counts from 1; `step_number` is the number of updates done before this one.
         """
-        latents, noises, input_noises, timesteps, ids = [], [], [], [], []
+        latents, noises, input_noises, timesteps, captions = [], [], [], [], []
+        masks = []
+        has_masks = any(self.items[use.placement].mask is not None for use in uses)
         for use in uses:
             address = self.address(step, use, epoch)
             latents_CHW = self._latents(use, address)
@@ -133,21 +135,42 @@ class BatchMaker:
                 )
             )
             words = self.words(step, use, epoch=epoch, step_number=step_number)
-            ids.append(self.tokenizer.chunks(words, self.max_token_length))
+            captions.append(self.reader.read(words))
+            if has_masks:
+                masks.append(self._mask(use, address, like_CHW=latents_CHW))
         noise_BCHW = torch.stack(noises)
         return Batch(
             latents_BCHW=torch.stack(latents),
             noise_BCHW=noise_BCHW,
             input_noise_BCHW=torch.stack(input_noises) if self.noise.ip_noise_gamma else noise_BCHW,
             timesteps_B=torch.tensor(timesteps),
-            ids_BKS=torch.tensor(ids),
+            ids_BKS=torch.tensor([caption.ids_KS for caption in captions]),
             weights_B=torch.full((len(uses),), 1.0 / step.effective_batch),
+            word_weights_BKS=(
+                torch.tensor([caption.weights_KS for caption in captions])
+                if self.reader.weighted
+                else None
+            ),
+            masks_BHW=torch.stack(masks) if has_masks else None,
         )
+
+    def _mask(self, use: Use, address: Address, *, like_CHW: Tensor) -> Tensor:
+        """Return how much each latent cell counts; shape [H, W]."""
+        key = self.items[use.placement].mask
+        if key is None or self.read_mask is None:
+            return torch.ones(like_CHW.shape[1:])
+        mask_HW = torch.from_numpy(np.array(self.read_mask(key))).float()
+        return mask_HW.flip(-1) if self._is_flipped(use, address) else mask_HW
+
+    def _is_flipped(self, use: Use, address: Address) -> bool:
+        if self.items[use.placement].flipped_latents is None:
+            return False
+        return address.stream("flip").random() < 0.5
 
     def _latents(self, use: Use, address: Address) -> Tensor:
         item = self.items[use.placement]
         key = item.latents
-        if item.flipped_latents is not None and address.stream("flip").random() < 0.5:
+        if item.flipped_latents is not None and self._is_flipped(use, address):
             key = item.flipped_latents
         stored_CHW = torch.from_numpy(np.array(self.read_latents(key))).float()
         if self.holds_moments:

@@ -29,8 +29,7 @@ LR_SCHEDULES = Registry(
         "inverse_sqrt": "sdft.train.lr:inverse_sqrt",
         "cosine_with_min_lr": "sdft.train.lr:cosine_with_min_lr",
         "cosine_warmup_with_min_lr": "sdft.train.lr:cosine_warmup_with_min_lr",
-        # The optimizer finds its own rate; see its relative_step.
-        "adafactor": "sdft.train.lr:constant",
+        "adafactor": "sdft.train.lr:adafactor",
         "warmup_stable_decay": "sdft.train.lr:warmup_stable_decay",
         "piecewise_constant": "sdft.train.lr:piecewise_constant",
     },
@@ -49,6 +48,7 @@ def build_factor(
     min_lr_ratio: float = 0.0,
     step_rules: str = "",
     base_lr: float = 1.0,
+    warmup_init: bool = False,
 ) -> Factor:
     """Return the factor of the base learning rate after `step` updates.
 
@@ -73,6 +73,7 @@ def build_factor(
         min_lr_ratio=min_lr_ratio,
         step_rules=step_rules,
         base_lr=base_lr,
+        warmup_init=warmup_init,
     )
 
     def factor(step: int) -> float:
@@ -100,6 +101,20 @@ def _progress(step: int, warmup_steps: int, total_steps: int) -> float:
 def constant(**_: object) -> Factor:
     """Stay at the base learning rate."""
     return lambda step: 1.0
+
+
+def adafactor(*, warmup_init: bool, **_: object) -> Factor:
+    """Follow the steps that Adafactor sizes by itself, before it scales them by the weights.
+
+    It does not read them; they are for people.
+    Source: Shazeer and Stern 2018 (arXiv 1804.04235), algorithm 5.
+    """
+
+    def factor(step: int) -> float:
+        largest = 1e-6 * (step + 1) if warmup_init else 1e-2
+        return min(largest, 1.0 / math.sqrt(step + 1))
+
+    return factor
 
 
 def linear(*, total_steps: int, warmup_steps: int, **_: object) -> Factor:

@@ -16,6 +16,9 @@ from sdft.train.schedule import NUM_TIMESTEPS
 EPSILON = "epsilon"
 V_PREDICTION = "v_prediction"
 
+SMALLEST_AREA = 1e-6
+"""Less than one pixel of any picture; keeps the division by an empty mask's area finite."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LossRecipe:
@@ -27,6 +30,8 @@ class LossRecipe:
     """How the Huber threshold follows the timestep: `constant`, `exponential` or `snr`."""
     huber_c: float = 0.1
     huber_scale: float = 1.0
+    mean_over_mask: bool = True
+    """Divide a masked loss by the mask's area, not by the whole picture's, as sd-scripts does."""
 
 
 def add_noise(latents_BCHW: Tensor, noise_BCHW: Tensor, alphas_bar_B: Tensor) -> Tensor:
@@ -65,13 +70,23 @@ def item_losses(
     timesteps_B: Tensor,
     alphas_bar_B: Tensor,
     recipe: LossRecipe,
+    masks_BHW: Tensor | None = None,
 ) -> Tensor:
     """Return the mean loss of each item, in float32.
 
-    Shapes: two [B, C, H, W] and two [B] in; [B] out.
+    Where a mask is 0 everywhere the loss is 0.
+
+    Shapes: two [B, C, H, W], two [B] and perhaps [B, H, W] in 0 .. 1 in; [B] out.
     """
     difference_BCHW = prediction_BCHW.float() - target_BCHW.float()
-    return elementwise_loss(difference_BCHW, timesteps_B, alphas_bar_B, recipe).mean(dim=(1, 2, 3))
+    losses_BCHW = elementwise_loss(difference_BCHW, timesteps_B, alphas_bar_B, recipe)
+    if masks_BHW is None:
+        return losses_BCHW.mean(dim=(1, 2, 3))
+    means_B = (losses_BCHW * masks_BHW[:, None]).mean(dim=(1, 2, 3))
+    if not recipe.mean_over_mask:
+        return means_B
+    areas_B = masks_BHW.mean(dim=(1, 2))
+    return torch.where(areas_B > 0, means_B / areas_B.clamp(min=SMALLEST_AREA), means_B)
 
 
 def elementwise_loss(

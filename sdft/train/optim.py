@@ -24,12 +24,13 @@ OPTIMIZERS = Registry(
         "PagedAdamW": "bitsandbytes.optim:PagedAdamW",
         "PagedAdamW8bit": "bitsandbytes.optim:PagedAdamW8bit",
         "PagedAdamW32bit": "bitsandbytes.optim:PagedAdamW32bit",
+        # The same update as lion-pytorch's, without another package.
         "Lion": "bitsandbytes.optim:Lion32bit",
         "Lion8bit": "bitsandbytes.optim:Lion8bit",
         "PagedLion8bit": "bitsandbytes.optim:PagedLion8bit",
         "SGDNesterov": "torch.optim:SGD",
         "SGDNesterov8bit": "bitsandbytes.optim:SGD8bit",
-        "AdaFactor": "transformers.optimization:Adafactor",
+        "Adafactor": "transformers.optimization:Adafactor",
         "DAdaptation": "dadaptation.experimental:DAdaptAdamPreprint",
         "DAdaptAdamPreprint": "dadaptation.experimental:DAdaptAdamPreprint",
         "DAdaptAdaGrad": "dadaptation:DAdaptAdaGrad",
@@ -51,15 +52,35 @@ _STAND_INS = {
     "PagedAdamW8bit": "AdamW",
     "PagedAdamW32bit": "AdamW",
     "SGDNesterov8bit": "SGDNesterov",
+    "Lion": "lion_pytorch.Lion",
+    "Lion8bit": "lion_pytorch.Lion",
+    "PagedLion8bit": "lion_pytorch.Lion",
 }
 """What takes over where bitsandbytes is missing: the same update with more memory."""
 
+_FINDS_RATE = ("dadapt", "prodigy")
+"""Beginnings of the names of optimizers that find the size of their steps by themselves."""
+
+_ONE_BY_ONE = (
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "RMSprop",
+    "SGD",
+)
+"""Classes, less endings such as 8bit, that keep nothing but each weight's own state."""
+
+_LIBRARIES = ("torch", "transformers", "bitsandbytes", "lion_pytorch")
+"""Whose classes those are."""
+
 _PACKAGES = {
-    "bitsandbytes": "bitsandbytes",
-    "dadaptation": "dadaptation",
-    "prodigyopt": "prodigyopt",
-    "schedulefree": "schedulefree",
+    "lion_pytorch": "lion-pytorch",
 }
+"""Packages that pip knows by another name than Python does."""
 
 
 def parse_arguments(texts: Sequence[str], *, where: str) -> dict[str, Any]:
@@ -94,19 +115,61 @@ def build_optimizer(
     Raises: UnknownName; ConfigError for arguments that it does not take; EnvironmentFault where
         its package is missing and nothing equal can stand in.
     """
-    canonical = OPTIMIZERS.canonical(name) if "." not in name else name
-    constructor, canonical = _resolve(canonical, emit)
-    chosen = _defaults(canonical, groups) | dict(arguments)
+    constructor, canonical = _resolve(name, emit)
+    chosen = _defaults(canonical) | dict(arguments)
+    rates: dict[str, Any] = {"lr": lr}
+    if steps_are_relative(name, arguments):
+        # Adafactor takes no rate then; warmup_init asks for relative steps as sd-scripts reads it.
+        chosen["relative_step"] = True
+        rates, groups = {}, [_without_rate(group) for group in groups]
     try:
-        optimizer: torch.optim.Optimizer = constructor(list(groups), lr=lr, **chosen)
+        optimizer: torch.optim.Optimizer = constructor(list(groups), **rates, **chosen)
     except (TypeError, ValueError) as error:
         raise ConfigError(
             what=f"{canonical} does not take these arguments: {error}", where="optimizer_args"
         ) from error
+    if is_schedule_free(optimizer):
+        optimizer.train()  # type: ignore[attr-defined]
     return optimizer
 
 
-def _defaults(canonical: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def steps_are_relative(name: str, arguments: Mapping[str, Any]) -> bool:
+    """Tell whether this is Adafactor with steps that it sizes by itself, its default."""
+    if name.lower() != "adafactor":
+        return False
+    return bool(arguments.get("relative_step", True) or arguments.get("warmup_init", False))
+
+
+def finds_rate(name: str) -> bool:
+    """Tell whether the optimizer finds its learning rate, `lr` being a factor near 1."""
+    return name.rpartition(".")[2].lower().startswith(_FINDS_RATE)
+
+
+def is_schedule_free(optimizer: Any) -> bool:
+    """Tell whether the weights that it trains are others than those to save and draw with."""
+    return callable(getattr(optimizer, "train", None)) and callable(
+        getattr(optimizer, "eval", None)
+    )
+
+
+def steps_one_by_one(optimizer: Any) -> bool:
+    """Tell whether each weight's update looks at no other weight and counts no common steps."""
+    kind = type(optimizer)
+    plain = kind.__name__.removeprefix("Paged").removesuffix("bit").rstrip("0123456789")
+    return plain in _ONE_BY_ONE and kind.__module__.partition(".")[0] in _LIBRARIES
+
+
+def shown_rate(group: Mapping[str, Any]) -> float:
+    """Return the rate of a group for people: with the factor that D-Adaptation or Prodigy found."""
+    return float(group["lr"]) * float(group.get("d", 1.0))
+
+
+def _without_rate(group: Mapping[str, Any]) -> dict[str, Any]:
+    # The schedule gives the relative step itself, for people; the optimizer does not read it.
+    return {**group, "lr": None, "base_lr": 1.0}
+
+
+def _defaults(canonical: str) -> dict[str, Any]:
     if canonical == "AdamW":
         # One kernel for all parameters; also keeps no second copy of the state while it steps.
         return {"fused": True}
@@ -115,9 +178,11 @@ def _defaults(canonical: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, 
     return {}
 
 
-def _resolve(canonical: str, emit: Emit) -> tuple[Any, str]:
-    if "." in canonical:
-        return _custom_class(canonical), canonical
+def _resolve(name: str, emit: Emit) -> tuple[Any, str]:
+    """Return the class and the name of it that is used in the end."""
+    if "." in name:
+        return _custom_class(name), name
+    canonical = OPTIMIZERS.canonical(name)
     try:
         return OPTIMIZERS.get(canonical), canonical
     except (ImportError, RuntimeError) as error:
@@ -129,6 +194,7 @@ def _resolve(canonical: str, emit: Emit) -> tuple[Any, str]:
                 where="optimizer_type",
                 fix=f"python -m pip install {_PACKAGES.get(package, package)}",
             ) from error
+        found = _resolve(stand_in, emit)
         emit(
             SettingChosen(
                 name="optimizer_type",
@@ -136,7 +202,7 @@ def _resolve(canonical: str, emit: Emit) -> tuple[Any, str]:
                 reason=f"{package} cannot be used here ({error}), so {canonical} is not available",
             )
         )
-        return OPTIMIZERS.get(stand_in), stand_in
+        return found
 
 
 def _custom_class(dotted: str) -> Any:
@@ -147,7 +213,7 @@ def _custom_class(dotted: str) -> Any:
         raise EnvironmentFault(
             what=f"{module_name} cannot be imported: {error}",
             where="optimizer_type",
-            fix=f"python -m pip install {module_name.partition('.')[0]}",
+            fix=f"python -m pip install {_package_of(module_name)}",
         ) from error
     constructor = getattr(module, class_name, None)
     if constructor is None:
@@ -157,3 +223,8 @@ def _custom_class(dotted: str) -> Any:
             fix=nearest(class_name, dir(module)),
         )
     return constructor
+
+
+def _package_of(module_name: str) -> str:
+    top = module_name.partition(".")[0]
+    return _PACKAGES.get(top, top)

@@ -6,9 +6,9 @@ B batch, C latent channels, H and W latent height and width, S tokens, D text wi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -16,11 +16,18 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from sdft.train.batch import Batch
+from sdft.train.ema import MovingAverage
 from sdft.train.objective import LossRecipe, add_noise, item_losses, target_of
+from sdft.train.optim import shown_rate, steps_one_by_one
+from sdft.train.rounding import StochasticRounding
+from sdft.train.scaler import LossScaler
 from sdft.train.weighting import WeightRecipe, loss_weights
 
-EncodeText = Callable[[Tensor], Tensor]
-"""Token ids [B, K, 77] to contexts [B, S, D]."""
+
+class EncodeText(Protocol):
+    """Turns token ids [B, K, 77], and perhaps weights of the same shape, into contexts [B, S, D]."""
+
+    def __call__(self, ids_BKS: Tensor, weights_BKS: Tensor | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,17 +39,25 @@ class Objective:
     """On the training device."""
     loss: LossRecipe
     weights: WeightRecipe
+    input_dtype: torch.dtype = torch.float32
+    """Of the noisy latents: that of the network's weights."""
 
     def losses(self, unet: Module, batch: Batch, contexts_BSD: Tensor) -> Tensor:
         """Return the weighted loss of each item; shape [B], float32."""
         alphas_bar_B = self.alphas_bar_T[batch.timesteps_B]
         noisy_BCHW = add_noise(batch.latents_BCHW, batch.input_noise_BCHW, alphas_bar_B)
+        noisy_BCHW = noisy_BCHW.to(self.input_dtype)
         prediction_BCHW = unet(noisy_BCHW, batch.timesteps_B, contexts_BSD, return_dict=False)[0]
         target_BCHW = target_of(
             self.prediction_type, batch.latents_BCHW, batch.noise_BCHW, alphas_bar_B
         )
         losses_B = item_losses(
-            prediction_BCHW, target_BCHW, batch.timesteps_B, alphas_bar_B, self.loss
+            prediction_BCHW,
+            target_BCHW,
+            batch.timesteps_B,
+            alphas_bar_B,
+            self.loss,
+            batch.masks_BHW,
         )
         return losses_B * loss_weights(alphas_bar_B, self.prediction_type, self.weights)
 
@@ -74,6 +89,10 @@ class Stepper:
     """0 switches clipping off."""
     synced_modules: tuple[Module, ...]
     """The prepared modules that are trained; their gradients are exchanged once a step."""
+    scaler: LossScaler | None = None
+    """For fp16 gradients; accelerate's own scaler is off then."""
+    rounding: StochasticRounding | None = None
+    average: MovingAverage | None = None
 
     def update(self, batches: Sequence[Batch]) -> StepOutcome:
         """Do one update with the gradient of the weighted sum over all micro-batches.
@@ -88,26 +107,45 @@ class Stepper:
             batch = host_batch.to(device)
             is_last = position == len(batches) - 1
             with self._gradient_exchange(now=is_last):
-                losses_B = self.objective.losses(self.unet, batch, self.encode_text(batch.ids_BKS))
+                contexts_BSD = self.encode_text(batch.ids_BKS, batch.word_weights_BKS)
+                losses_B = self.objective.losses(self.unet, batch, contexts_BSD)
                 # Gradients are averaged over the processes; the weights already hold the share.
                 scale = self.accelerator.num_processes
-                self.accelerator.backward((losses_B * batch.weights_B).sum() * scale)
+                loss = (losses_B * batch.weights_B).sum() * scale
+                self.accelerator.backward(self.scaler.scaled(loss) if self.scaler else loss)
             total_loss += losses_B.detach().sum()
             num_items += len(batch)
-        # After the last micro-batch, not in each: clipping partial sums would bound the update
-        # differently for every accumulation setting.
-        grad_norm = None
-        if self.max_grad_norm > 0:
-            grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        grad_norm = self._apply()
+        if self.average is not None:
+            self.average.update()
         return StepOutcome(loss=total_loss, grad_norm=grad_norm, num_items=num_items)
+
+    def _apply(self) -> Tensor | None:
+        """Clip, step and forget the gradients; return their norm before clipping.
+
+        Clipping comes after the last micro-batch, not in each: clipping partial sums would bound
+        the update differently for every accumulation setting.
+        """
+        grad_norm = None
+        finite = True
+        if self.scaler is not None:
+            grad_norm, finite = self.scaler.unscale_and_clip(self.parameters, self.max_grad_norm)
+            self.scaler.update(finite=finite)
+        elif self.max_grad_norm > 0:
+            grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        if self.rounding is not None:
+            plain = getattr(self.optimizer, "optimizer", self.optimizer)
+            self.rounding.step(plain, one_by_one=steps_one_by_one(plain))
+        elif finite:
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return grad_norm if self.max_grad_norm > 0 else None
 
     def set_lr(self, factor: float) -> float:
         """Set every group to its base rate times `factor`; return the first group's rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        return float(self.optimizer.param_groups[0]["lr"])
+        return shown_rate(self.optimizer.param_groups[0])
 
     def _gradient_exchange(self, *, now: bool) -> contextlib.AbstractContextManager[Any]:
         if now:

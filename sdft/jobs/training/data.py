@@ -12,7 +12,7 @@ from hashlib import blake2b
 from sdft.cache.latents import LatentKeys
 from sdft.dataset.records import Placement, Size, WordRules
 from sdft.train.batch import TrainingItem
-from sdft.train.sampler import Group, steps_per_epoch
+from sdft.train.sampler import Group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +30,10 @@ class TrainingData:
     def num_images(self) -> int:
         return len(self.items)
 
-    def num_steps_per_epoch(self, effective_batch: Sequence[int]) -> int:
-        return steps_per_epoch(self.groups, effective_batch)
-
     @property
     def num_batches_per_epoch(self) -> int:
         """Return the number of forward passes of one process in an epoch, as sd-scripts counts."""
-        return steps_per_epoch(self.groups, self.batch_size)
+        return sum(-(-group.num_uses // self.batch_size[group.dataset]) for group in self.groups)
 
 
 def training_data(
@@ -45,15 +42,17 @@ def training_data(
     *,
     words: Mapping[tuple[int, int], WordRules],
     batch_size: Sequence[int],
+    masks: Sequence[str | None],
 ) -> TrainingData:
     """Return what the engine reads. Placements without latents are left out.
 
-    `words` are by (dataset, subset); `batch_size` holds one number a dataset.
+    `words` are by (dataset, subset); `batch_size` holds one number a dataset; `masks` has a key for
+    each placement, or none.
     """
     items: list[TrainingItem] = []
     members: dict[tuple[int, Size], tuple[list[int], list[int]]] = {}
     digest = blake2b(digest_size=16)
-    for placement, latents in zip(placements, keys, strict=True):
+    for placement, latents, mask in zip(placements, keys, masks, strict=True):
         if latents.plain is None:
             continue
         item = placement.item
@@ -69,10 +68,13 @@ def training_data(
                 words=rules,
                 latents=latents.plain,
                 flipped_latents=latents.flipped,
+                mask=mask,
             )
         )
         facts = (item.dataset, item.subset, item.key, item.num_repeats, item.caption, rules)
-        digest.update(repr((*facts, placement.bucket, latents)).encode("utf-8", "surrogatepass"))
+        digest.update(
+            repr((*facts, placement.bucket, latents, mask)).encode("utf-8", "surrogatepass")
+        )
     groups = tuple(
         Group(dataset=dataset, bucket=bucket, placements=numbers, repeats=repeats)
         for (dataset, bucket), (numbers, repeats) in sorted(members.items())

@@ -21,15 +21,23 @@ PRECISIONS = ("no", "fp16", "bf16")
 
 
 def build_accelerator(
-    *, device: str, mixed_precision: str, deterministic: bool, emit: Emit
+    *,
+    device: str,
+    mixed_precision: str,
+    deterministic: bool,
+    emit: Emit,
+    own_scaler: bool = False,
 ) -> Accelerator:
     """Return accelerate's engine for this process.
+
+    `own_scaler` says that the loss is scaled elsewhere, so accelerate must not do it too.
 
     Raises: EnvironmentFault where the device that was asked for cannot be used, or where an
         NVIDIA card is there and torch has been built without it.
     """
     import torch
     from accelerate import Accelerator
+    from accelerate.utils import GradScalerKwargs
 
     problem = device_problem(device)
     if problem is not None:
@@ -43,7 +51,8 @@ def build_accelerator(
         )
     if deterministic:
         _make_deterministic()
-    accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu)
+    handlers = [GradScalerKwargs(enabled=False)] if own_scaler else []
+    accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=handlers)
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:
         raise EnvironmentFault(

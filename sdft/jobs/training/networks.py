@@ -5,8 +5,8 @@ In: a loaded bundle and the accelerator. Out: Networks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,35 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from sdft.events import Emit
+from sdft.jobs.training.groups import named_weights, parameter_groups
 from sdft.models.bundle import ModelBundle
 from sdft.models.text import encode_chunks, state_for, text_state_dict
-from sdft.train.optim import build_optimizer
+from sdft.models.text_weights import weighted_contexts
+from sdft.train.ema import MovingAverage, kept_aside
+from sdft.train.optim import build_optimizer, is_schedule_free
+from sdft.train.parts import RateWishes
+from sdft.train.rounding import StochasticRounding
+from sdft.train.scaler import LossScaler
 from sdft.train.step import EncodeText
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedPrecision:
+    """In what the trained weights are kept, and how their updates are made."""
+
+    weights: torch.dtype = torch.float32
+    stochastic_rounding: bool = False
+    """For bfloat16 weights."""
+    scales_loss: bool = False
+    """For fp16 weights: accelerate's own scaler refuses their gradients."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AverageWishes:
+    """How a moving average of the weights is kept."""
+
+    decay: float
+    on_cpu: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +60,16 @@ class Networks:
     trains_text: bool
     optimizer: Any
     parameters: tuple[Parameter, ...]
+    """Those that are trained."""
     encode_text: EncodeText
+    precision: TrainedPrecision = TrainedPrecision()
+    scaler: LossScaler | None = None
+    rounding: StochasticRounding | None = None
+    average: MovingAverage | None = None
+
+    @property
+    def plain_optimizer(self) -> Any:
+        return getattr(self.optimizer, "optimizer", self.optimizer)
 
     @property
     def plain_unet(self) -> Any:
@@ -54,7 +88,40 @@ class Networks:
         weights: dict[str, Mapping[str, Tensor]] = {"unet": self.plain_unet.state_dict()}
         if self.trains_text:
             weights["text_encoder"] = text_state_dict(self.plain_text_encoder)
+        if self.average is not None:
+            weights["ema"] = self.average.tensors()
         return weights
+
+    @property
+    def saves_other_weights(self) -> bool:
+        """Whether the weights to save and to draw with are others than those that are trained."""
+        return self.average is not None or is_schedule_free(self.plain_optimizer)
+
+    @contextmanager
+    def evaluation_weights(self) -> Iterator[None]:
+        """Hold the weights to save and to draw with, and then the trained ones to the bit.
+
+        Those are the moving average, or what a schedule-free optimizer keeps for it; without
+        either, nothing changes.
+        """
+        if self.average is not None:
+            with self.average.swapped_in():
+                yield
+        elif is_schedule_free(self.plain_optimizer):
+            with kept_aside(self.parameters):
+                with self._optimized_weights():
+                    self.plain_optimizer.eval()
+                try:
+                    yield
+                finally:
+                    with self._optimized_weights():
+                        self.plain_optimizer.train()
+        else:
+            yield
+
+    def _optimized_weights(self) -> AbstractContextManager[None]:
+        """Let the optimizer reach the weights outside of its steps."""
+        return nullcontext() if self.rounding is None else self.rounding.live()
 
     def load_weights(self, stem: str, weights: Mapping[str, Tensor]) -> None:
         """Put weights of a state back; every one has to be there."""
@@ -62,19 +129,30 @@ class Networks:
             self.plain_text_encoder.load_state_dict(
                 state_for(self.plain_text_encoder, dict(weights))
             )
+        elif stem == "ema":
+            assert self.average is not None
+            self.average.load(weights)
         else:
             assert stem == "unet", stem
             self.plain_unet.load_state_dict(weights)
 
     def optimizer_state(self) -> dict[str, Any]:
-        """Return the optimizer's state and, under fp16, the loss scale."""
+        """Return the optimizer's state and what else its steps depend on."""
         state = {"optimizer": self.optimizer.state_dict()}
+        if self.scaler is not None:
+            state["own_scaler"] = self.scaler.state_dict()
+        if self.rounding is not None:
+            state["rounding"] = {"num_steps": self.rounding.num_steps}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         return state
 
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.scaler is not None:
+            self.scaler.load_state_dict(state["own_scaler"])
+        if self.rounding is not None:
+            self.rounding.num_steps = int(state["rounding"]["num_steps"])
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -92,26 +170,45 @@ def prepare_networks(
     clip_skip: int | None,
     frozen_dtype: torch.dtype,
     emit: Emit,
+    wishes: RateWishes = RateWishes(),
+    precision: TrainedPrecision = TrainedPrecision(),
+    average: AverageWishes | None = None,
+    seed: int = 0,
 ) -> Networks:
     """Put the U-Net and the text encoder on the device and give them an optimizer.
 
-    Weights that are trained stay in float32, those that are not become `frozen_dtype`.
+    A network that is trained, frozen parts of it included, gets the dtype that `precision` asks
+    for; one that is not becomes `frozen_dtype`. `seed` is that of stochastic rounding.
 
-    Raises: what `build_optimizer` raises.
+    Raises: what `parameter_groups` and `build_optimizer` raise.
     """
     unet = bundle.unet.train().requires_grad_(True)
     text_encoder = bundle.text_encoder.requires_grad_(train_text_encoder)
-    groups = [_group(unet, learning_rate)]
-    if train_text_encoder:
-        text_encoder.train()
-        rate = learning_rate if learning_rate_te is None else learning_rate_te
-        groups.append(_group(text_encoder, rate))
-    else:
-        text_encoder.to(accelerator.device, frozen_dtype)
+    # Before the optimizer is made: its state follows device and dtype of the weights.
+    text_dtype = precision.weights if train_text_encoder else frozen_dtype
+    text_encoder.train(train_text_encoder)
+    for module, dtype in ((unet, precision.weights), (text_encoder, text_dtype)):
+        # diffusers' own `to` warns of every change of dtype.
+        Module.to(module, accelerator.device, dtype)
+    groups = parameter_groups(
+        unet,
+        text_encoder if train_text_encoder else None,
+        learning_rate=learning_rate,
+        learning_rate_te=learning_rate_te,
+        wishes=wishes,
+        clip_skip=clip_skip,
+        optimizer_type=optimizer_type,
+        emit=emit,
+    )
+    parameters = tuple(weight for group in groups for weight in group["params"])
     if gradient_checkpointing:
         unet.enable_gradient_checkpointing()
         if train_text_encoder:
             text_encoder.gradient_checkpointing_enable()
+    rounding = None
+    if precision.stochastic_rounding:
+        rounding = StochasticRounding(parameters, seed=seed)
+        groups = rounding.groups(groups)
     optimizer = build_optimizer(
         optimizer_type, groups, lr=learning_rate, arguments=optimizer_arguments, emit=emit
     )
@@ -125,26 +222,43 @@ def prepare_networks(
         text_encoder=live_text_encoder,
         trains_text=train_text_encoder,
         optimizer=optimizer,
-        parameters=tuple(p for module in trained for p in module.parameters()),
+        parameters=parameters,
         encode_text=text_reader(
             bundle, live_text_encoder, clip_skip=clip_skip, trains=train_text_encoder
         ),
+        precision=precision,
+        scaler=LossScaler() if precision.scales_loss else None,
+        rounding=rounding,
+        average=_average(average, unet, text_encoder if train_text_encoder else None, accelerator),
     )
+
+
+def _average(
+    wishes: AverageWishes | None,
+    unet: Module,
+    text_encoder: Module | None,
+    accelerator: Accelerator,
+) -> MovingAverage | None:
+    if wishes is None:
+        return None
+    named = named_weights(unet, text_encoder)
+    trained = {name: weight for name, weight in named.items() if weight.requires_grad}
+    device = torch.device("cpu") if wishes.on_cpu else accelerator.device
+    return MovingAverage(trained, decay=wishes.decay, device=device)
 
 
 def text_reader(
     bundle: ModelBundle, text_encoder: Any, *, clip_skip: int | None, trains: bool
 ) -> EncodeText:
-    """Return what turns token ids [B, K, 77] into contexts [B, S, D]."""
+    """Return what turns token ids and perhaps their weights [B, K, 77] into contexts [B, S, D]."""
 
-    def encode(ids_BKS: Tensor) -> Tensor:
+    def encode(ids_BKS: Tensor, weights_BKS: Tensor | None = None) -> Tensor:
         with nullcontext() if trains else torch.no_grad():
-            return encode_chunks(
+            contexts_BSD = encode_chunks(
                 text_encoder, ids_BKS, clip_skip=clip_skip, tokenizer=bundle.tokenizer
             )
+            if weights_BKS is None:
+                return contexts_BSD
+            return weighted_contexts(contexts_BSD, weights_BKS)
 
     return encode
-
-
-def _group(module: Module, rate: float) -> dict[str, Any]:
-    return {"params": list(module.parameters()), "lr": rate, "base_lr": rate}

@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sdft.config.training import TrainingSettings
+from sdft.formats.caption_reader import CaptionReader
+from sdft.formats.clip_tokens import ClipTokenizer
 from sdft.jobs.training.data import TrainingData
 from sdft.jobs.training.latents import CachedLatents
+from sdft.jobs.training.masks import CachedMasks
 from sdft.jobs.training.networks import Networks
 from sdft.models.bundle import ModelBundle
 from sdft.train.batch import BatchMaker
 from sdft.train.loop import RunPlan
 from sdft.train.lr import Factor, build_factor
+from sdft.train.lr_custom import custom_factor
 from sdft.train.noise import NoiseRecipe
 from sdft.train.objective import LossRecipe
+from sdft.train.optim import parse_arguments, steps_are_relative
 from sdft.train.schedule import alphas_cumprod
 from sdft.train.step import Objective, Stepper
 from sdft.train.weighting import WeightRecipe
@@ -24,6 +29,7 @@ def build_batch_maker(
     data: TrainingData,
     bundle: ModelBundle,
     latents: CachedLatents,
+    masks: CachedMasks,
     plan: RunPlan,
 ) -> BatchMaker:
     """Return what makes the run's batches."""
@@ -31,8 +37,8 @@ def build_batch_maker(
         items=data.items,
         read_latents=latents.store.read,
         holds_moments=latents.holds_moments,
-        tokenizer=bundle.tokenizer,
-        max_token_length=settings.max_token_length,
+        reader=caption_reader(settings, bundle.tokenizer),
+        read_mask=masks.store.read if masks.store else None,
         seed=plan.seed,
         noise=NoiseRecipe(
             noise_offset=settings.noise_offset or 0.0,
@@ -46,6 +52,16 @@ def build_batch_maker(
         min_timestep=settings.min_timestep,
         max_timestep=settings.max_timestep,
         max_train_steps=plan.total_steps,
+    )
+
+
+def caption_reader(settings: TrainingSettings, tokenizer: ClipTokenizer) -> CaptionReader:
+    """Return how captions become tokens."""
+    return CaptionReader(
+        tokenizer=tokenizer,
+        max_token_length=settings.max_token_length,
+        weighted=settings.weighted_captions,
+        cut_at_commas=settings.cut_at_commas,
     )
 
 
@@ -64,6 +80,7 @@ def build_stepper(settings: TrainingSettings, networks: Networks) -> Stepper:
                 huber_schedule=settings.huber_schedule,
                 huber_c=settings.huber_c,
                 huber_scale=settings.huber_scale,
+                mean_over_mask=settings.masked_loss_mean == "mask",
             ),
             weights=WeightRecipe(
                 min_snr_gamma=settings.min_snr_gamma,
@@ -71,16 +88,35 @@ def build_stepper(settings: TrainingSettings, networks: Networks) -> Stepper:
                 v_pred_like_loss=settings.v_pred_like_loss,
                 debiased_estimation_loss=settings.debiased_estimation_loss,
             ),
+            input_dtype=networks.precision.weights,
         ),
         optimizer=networks.optimizer,
         parameters=networks.parameters,
         max_grad_norm=settings.max_grad_norm,
         synced_modules=networks.trained_modules,
+        scaler=networks.scaler,
+        rounding=networks.rounding,
+        average=networks.average,
     )
 
 
 def build_lr_factor(settings: TrainingSettings, total_steps: int) -> Factor:
     """Return the factor of the base learning rate by the number of updates done."""
+    optimizer_arguments = parse_arguments(settings.optimizer_args, where="optimizer_args")
+    if steps_are_relative(settings.optimizer_type, optimizer_arguments):
+        return build_factor(
+            "adafactor",
+            total_steps=total_steps,
+            warmup_init=bool(optimizer_arguments.get("warmup_init", False)),
+        )
+    if settings.optimizer_type.lower().endswith("schedulefree"):
+        return build_factor("constant", total_steps=total_steps)
+    if settings.lr_scheduler_type is not None:
+        return custom_factor(
+            settings.lr_scheduler_type,
+            arguments=parse_arguments(settings.lr_scheduler_args, where="lr_scheduler_args"),
+            base_lr=settings.learning_rate,
+        )
     return build_factor(
         settings.lr_scheduler,
         total_steps=total_steps,

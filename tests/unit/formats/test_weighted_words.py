@@ -83,7 +83,7 @@ def test_what_is_cut_is_counted_and_quoted():
 
 
 def words_of(ids_S):
-    return [number for number in ids_S[1 : ids_S.index(EOS_ID)]]
+    return list(ids_S[1 : ids_S.index(EOS_ID)])
 
 
 def test_a_full_chunk_ends_behind_the_comma_near_its_end():
@@ -103,6 +103,13 @@ def test_a_comma_too_far_from_the_end_does_not_end_a_chunk():
     assert len(words_of(first)) == 75
     first, _ = reader.read("a " * 55 + ", " + "b " * 40).ids_KS
     assert len(words_of(first)) == 56
+
+
+def test_the_last_chunk_that_is_read_is_filled_whatever_its_commas():
+    reader = CaptionReader(tokenizer=TOKENIZER, cut_at_commas=True)
+    read = reader.read("x " + "a b c, " * 30)
+    assert len(words_of(read.ids_KS[0])) == 75
+    assert read.num_cut == 121 - 75
 
 
 def test_a_comma_right_behind_a_full_chunk_opens_the_next_one():
