@@ -1,1 +1,1 @@
-"""The interface in a terminal."""
+"""The screens: `sdft watch` and `sdft wizard`. Nothing here imports torch or the jobs."""

@@ -72,7 +72,7 @@ class EventFile:
         return piece[first : piece.rfind(b"\n") + 1]
 
     def next_lines(self, num_bytes: int) -> bytes:
-        """Return the next whole lines, at most about `num_bytes`; empty where there are none yet."""
+        """Return the next whole lines, about `num_bytes` of them; empty where there are none."""
         try:
             piece = self._read(self._position, num_bytes)
             end = piece.rfind(b"\n") + 1

@@ -1,0 +1,1 @@
+"""What fills a terminal, or lies over it: one screen a file."""

@@ -1,0 +1,92 @@
+"""What every program with screens here shares: words, colours, help, the command palette."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import ClassVar
+
+from textual.app import App, SystemCommand
+from textual.binding import ActiveBinding, Binding, BindingType
+from textual.screen import Screen
+
+from sdft.tui.ascii_filter import AsciiFilter
+from sdft.tui.screens.help import HelpScreen
+from sdft.tui.themes import DARK, THEMES
+from sdft.tui.words import Words
+
+
+class Shell(App[None]):
+    """The base of `sdft watch` and `sdft wizard`.
+
+    Descriptions of key bindings are names of the catalogue; Worded screens show their words.
+    """
+
+    CSS_PATH: ClassVar = ["styles/shell.tcss"]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f1", "explain", "common.help"),
+        Binding("q", "quit", "common.quit"),
+        Binding("ctrl+q", "quit", "common.quit", show=False),
+    ]
+    COMMAND_PALETTE_BINDING = "ctrl+p"
+
+    def __init__(self, *, language: str, theme: str = DARK, ascii_only: bool = False) -> None:
+        super().__init__()
+        self.words = Words(language)
+        self.ascii_only = ascii_only
+        if ascii_only:
+            # Textual has no public way to add a filter of one's own; its own are in this list.
+            self._filters.append(AsciiFilter())
+        for own in THEMES:
+            self.register_theme(own)
+        self.theme = theme
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        words = self.words
+        yield SystemCommand(words("common.help"), words("palette.help"), self.action_explain)
+        yield SystemCommand(words("common.theme"), words("palette.theme"), self.action_change_theme)
+        for active in screen.active_bindings.values():
+            binding = active.binding
+            if active.node is screen and active.enabled:
+                yield SystemCommand(
+                    binding.description, f"[{binding.key}]".strip("[]"), self._runner(binding)
+                )
+        yield SystemCommand(words("common.quit"), words("palette.quit"), self.action_quit)
+
+    def _runner(self, binding: Binding):  # type: ignore[no-untyped-def]
+        async def run() -> None:
+            await self.screen.run_action(binding.action)
+
+        return run
+
+    def action_explain(self) -> None:
+        """Show what the focused part is: the first of its ancestors that the catalogue knows."""
+        if isinstance(self.screen, HelpScreen):
+            return
+        node = self.screen.focused or self.screen
+        for part in node.ancestors_with_self:
+            for name in (part.id, *part.classes):
+                if name and f"help.{name}" in self.words:
+                    self.push_screen(HelpScreen(name))
+                    return
+
+
+class Worded(Screen[None]):
+    """A screen whose key bindings are described in the person's language."""
+
+    app: Shell
+
+    @property
+    def words(self) -> Words:
+        return self.app.words
+
+    @property
+    def active_bindings(self) -> dict[str, ActiveBinding]:
+        return {
+            key: active._replace(
+                binding=dataclasses.replace(
+                    active.binding, description=self.words.known(active.binding.description)
+                )
+            )
+            for key, active in super().active_bindings.items()
+        }
