@@ -5,7 +5,7 @@ In: everything built and ready. Out: how far the run came.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,7 +13,7 @@ from sdft.train.batch import Batch, BatchMaker
 from sdft.train.lr import Factor
 from sdft.train.meter import Meter
 from sdft.train.prefetch import prefetched
-from sdft.train.sampler import Group, Step, epoch_steps, micro_batches
+from sdft.train.sampler import Order, Step, micro_batches
 from sdft.train.step import Stepper
 
 PREFETCH_STEPS = 3
@@ -24,16 +24,22 @@ PREFETCH_STEPS = 3
 class RunPlan:
     """The order and length of a run, fixed before its first step."""
 
-    groups: Sequence[Group]
+    order: Order
     batch_size: Sequence[int]
     """Items a forward pass, one number a dataset."""
-    effective_batch: Sequence[int]
-    """Items an update, one number a dataset."""
-    seed: int
     total_steps: int
     num_epochs: int
     rank: int = 0
     num_processes: int = 1
+
+    @property
+    def effective_batch(self) -> Sequence[int]:
+        """Return the number of items an update, one number a dataset."""
+        return self.order.effective_batch
+
+    @property
+    def seed(self) -> int:
+        return self.order.seed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +63,9 @@ def train(
 ) -> str | None:
     """Do the updates that are left; return why it stopped early, or None at the end."""
     for epoch in range(meter.progress.epoch, plan.num_epochs + 1):
-        steps = epoch_steps(
-            plan.groups, effective_batch=plan.effective_batch, seed=plan.seed, epoch=epoch
-        )
+        steps = plan.order.epoch(epoch)
         first = meter.progress.steps_into_epoch
-        due = steps[first : first + plan.total_steps - meter.step]
+        due = steps.between(first, first + plan.total_steps - meter.step)
         meter.restart_clock()
         for step, batches in batches_ahead(plan, maker, due, epoch=epoch, done=meter.step):
             lr = stepper.set_lr(lr_factor(meter.step))
@@ -74,11 +78,14 @@ def train(
         if meter.progress.steps_into_epoch == len(steps):
             meter.epoch_done()
             between.after_epoch(meter)
+            reason = between.stop_reason()
+            if reason and meter.step < plan.total_steps:
+                return reason
     return None
 
 
 def batches_ahead(
-    plan: RunPlan, maker: BatchMaker, steps: Sequence[Step], *, epoch: int, done: int
+    plan: RunPlan, maker: BatchMaker, steps: Iterable[Step], *, epoch: int, done: int
 ) -> Iterator[tuple[Step, list[Batch]]]:
     """Yield each step with its micro-batches, prepared while the device works.
 
