@@ -85,6 +85,14 @@ class Snapshot:
             offsets=np.empty(0, dtype=np.int64),
         )
 
+    def row_of(self, key: str) -> int:
+        """Return one key's row, or -1."""
+        wanted = bytes.fromhex(key)
+        row = int(self.keys.searchsorted(wanted))
+        # numpy cuts zero bytes off the end of a byte string that it gives out.
+        found = row < len(self.keys) and self.keys[row] == wanted.rstrip(b"\0")
+        return row if found else -1
+
     def rows_of(self, keys: Sequence[str]) -> np.ndarray:
         """Return each key's row, or -1 for a key that is not there."""
         if not len(keys):

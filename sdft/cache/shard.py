@@ -29,7 +29,11 @@ StoredDtype = Literal["fp16", "bf16", "fp32"]
 
 FORMAT = "sdft-tensors-1"
 
-NUMPY_OF = {"F16": "<f2", "F32": "<f4", "BF16": "<u2"}
+NUMPY_OF: Mapping[str, np.dtype[Any]] = {
+    "F16": np.dtype("<f2"),
+    "F32": np.dtype("<f4"),
+    "BF16": np.dtype("<u2"),
+}
 """How the bytes of a safetensors dtype are held by numpy, which has no bfloat16."""
 
 BYTES_OF: Mapping[StoredDtype, int] = {"fp16": 2, "bf16": 2, "fp32": 4}

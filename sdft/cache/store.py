@@ -76,7 +76,7 @@ class TensorStore:
         Raises: DataError where the key is not held or its shard went bad.
         """
         snapshot = self.snapshot()
-        row = int(snapshot.rows_of((key,))[0])
+        row = snapshot.row_of(key)
         return self._values(snapshot, row, key).copy()
 
     def read_batch(self, keys: Sequence[str]) -> np.ndarray:
@@ -104,7 +104,7 @@ class TensorStore:
     def form(self, key: str) -> Form | None:
         """Return dtype and shape of what is stored under a key, or None."""
         snapshot = self.snapshot()
-        row = int(snapshot.rows_of((key,))[0])
+        row = snapshot.row_of(key)
         return None if row < 0 else snapshot.forms[int(snapshot.form_ids[row])]
 
     def refresh(self) -> None:
@@ -163,10 +163,7 @@ class TensorStore:
         except FileNotFoundError:
             return self._moved(snapshot, key)
         stored = np.ndarray(
-            form.shape,
-            dtype=NUMPY_OF[form.dtype],
-            buffer=shard_bytes,
-            offset=int(snapshot.offsets[row]),
+            form.shape, NUMPY_OF[form.dtype], shard_bytes, int(snapshot.offsets[row])
         )
         return decode_values(stored, form.dtype)
 
@@ -177,7 +174,7 @@ class TensorStore:
                 self._snapshot = None
                 self._maps = {}
         fresh = self.snapshot()
-        return self._values(fresh, int(fresh.rows_of((key,))[0]), key)
+        return self._values(fresh, fresh.row_of(key), key)
 
     def _mapped(self, snapshot: Snapshot, shard_id: int) -> np.ndarray:
         mapped = self._maps.get(shard_id)

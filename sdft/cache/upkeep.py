@@ -158,7 +158,7 @@ def _going_shards(snapshot: Snapshot, keep: np.ndarray) -> list[int]:
 
 def _entry_bytes(snapshot: Snapshot) -> np.ndarray:
     by_form = {
-        form_id: int(np.prod(form.shape)) * np.dtype(NUMPY_OF[form.dtype]).itemsize
+        form_id: int(np.prod(form.shape)) * NUMPY_OF[form.dtype].itemsize
         for form_id, form in snapshot.forms.items()
     }
     table = np.zeros(max(by_form, default=0) + 1, dtype=np.int64)
