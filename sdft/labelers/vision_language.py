@@ -7,15 +7,25 @@ template where it has one; a `{prompt}` in the prompt template marks its place o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
+from sdft.files import read_text
 from sdft.labelers.captions import (
     CaptionChoice,
     generation,
@@ -41,7 +51,7 @@ class VisionLanguageCaptioner:
         self._device, self._choice = device, choice
         dtype = torch_dtype(choice, device)
         self._model = load_model(AutoModelForImageTextToText, folder, device=device, dtype=dtype)
-        self._processor = load_pretrained(AutoProcessor, folder, backend="pil")
+        self._processor = load_processor(folder)
         tokenizer = self._processor.tokenizer
         # What is generated has to follow right behind the prompt, however long the others are.
         tokenizer.padding_side = "left"
@@ -69,10 +79,10 @@ class VisionLanguageCaptioner:
 
     @torch.inference_mode()
     def label(self, batch: Sequence[Prepared]) -> list[Words]:
+        # One list an image for those that can take several with one text; Florence-2 takes one.
+        flat = self._kind == "florence2"
         inputs = self._processor(
-            images=[[image.pixels] for image in batch]
-            if self._kind != "florence2"
-            else [image.pixels for image in batch],
+            images=[image.pixels if flat else [image.pixels] for image in batch],
             text=[self._text] * len(batch),
             padding=True,
             return_tensors="pt",
@@ -89,6 +99,40 @@ class VisionLanguageCaptioner:
             ids_BS[:, num_prompt:], skip_special_tokens=True
         )
         return [(one_line(text),) for text in said]
+
+
+def load_processor(folder: Path) -> Any:
+    """Load what turns pictures and text into a model's input.
+
+    A processor that takes videos too is put together without that part where torchvision is
+    absent: transformers can load it with torchvision only, and no video ever comes here.
+
+    Raises: DataError.
+    """
+    kind = PROCESSOR_MAPPING.get(type(load_pretrained(AutoConfig, folder)), None)
+    takes_videos = kind is not None and "video_processor" in kind.get_attributes()
+    if not takes_videos or find_spec("torchvision") is not None:
+        return load_pretrained(AutoProcessor, folder, backend="pil")
+    images = load_pretrained(AutoImageProcessor, folder, backend="pil")
+    tokenizer = load_pretrained(AutoTokenizer, folder)
+    template = _chat_template(folder) or tokenizer.chat_template
+
+    class WithoutVideos(kind):  # type: ignore[misc, valid-type]
+        def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
+            if name == "video_processor":
+                return type(None)
+            return super().check_argument_for_proper_class(name, argument)
+
+    return WithoutVideos(images, tokenizer, None, chat_template=template)
+
+
+def _chat_template(folder: Path) -> str | None:
+    if (folder / "chat_template.jinja").is_file():
+        return read_text(folder / "chat_template.jinja")
+    if (folder / "chat_template.json").is_file():
+        template: str = json.loads(read_text(folder / "chat_template.json"))["chat_template"]
+        return template
+    return None
 
 
 def prompt_text(processor: Any, kind: str, prompt: str | None) -> str:
