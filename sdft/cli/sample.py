@@ -27,6 +27,14 @@ def command(
     prompt: Annotated[
         list[str] | None, typer.Option("--prompt", help="What to draw; may be given again.")
     ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            "--prompts",
+            metavar="FILE",
+            help="A .txt, .json or .toml of prompts, as for sample_prompts of a run.",
+        ),
+    ] = None,
     negative_prompt: Annotated[
         str, typer.Option("--negative-prompt", help="What not to draw.")
     ] = "",
@@ -79,6 +87,7 @@ def command(
         result = run_sample(
             model,
             prompts=tuple(prompt or ()),
+            prompts_file=prompts,
             negative_prompt=negative_prompt,
             output_dir=output_dir,
             width=width,

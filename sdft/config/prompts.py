@@ -31,6 +31,10 @@ MAX_STEPS = 1000
 
 MAX_SEED = 2**63 - 1
 
+DEFAULT_STEPS = 30
+DEFAULT_SCALE = 7.5
+"""Source: sd-scripts."""
+
 FLAGS = {
     "n": "negative_prompt",
     "w": "width",
@@ -63,8 +67,10 @@ class Prompt:
     height: int | None = None
     seed: int | None = None
     """None leaves it to the run, which takes the same one each time."""
-    sample_steps: int = 30
-    scale: float = 7.5
+    sample_steps: int | None = None
+    """None takes DEFAULT_STEPS."""
+    scale: float | None = None
+    """Classifier-free guidance; none takes DEFAULT_SCALE."""
     sample_sampler: str | None = None
     """None takes the setting of the same name."""
     where: str = ""
@@ -243,8 +249,8 @@ def _prompt(entry: _Entry, problems: list[Problem]) -> Prompt:
         negative_prompt=reader.text("negative_prompt"),
         width=reader.side("width"),
         height=reader.side("height"),
-        seed=reader.whole("seed", 0, MAX_SEED, None),
-        sample_steps=reader.whole("sample_steps", 1, MAX_STEPS, 30) or 30,
+        seed=reader.whole("seed", 0, MAX_SEED),
+        sample_steps=reader.whole("sample_steps", 1, MAX_STEPS),
         scale=reader.scale(),
         sample_sampler=reader.sampler(),
         where=entry.where,
@@ -271,24 +277,24 @@ class _Reader:
             return ""
         return value.strip()
 
-    def whole(self, key: str, low: int, high: int, default: int | None) -> int | None:
+    def whole(self, key: str, low: int, high: int) -> int | None:
         value = self._entry.values.get(key)
         if value is None:
-            return default
+            return None
         # Nobody who writes true for a number means 1.
         number = value if isinstance(value, int) and not isinstance(value, bool) else None
         if isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,30}", value):
             number = int(value)
         if number is None:
             self.problem(key, f"must be a whole number; {value!r} is not")
-            return default
+            return None
         if not low <= number <= high:
             self.problem(key, f"must be from {low} to {high}; {number} is not")
-            return default
+            return None
         return number
 
     def side(self, key: str) -> int | None:
-        side = self.whole(key, 1, 2**16, None)
+        side = self.whole(key, 1, 2**16)
         if side is not None and (side < MIN_SIDE_PX or side % SIDE_STEP_PX):
             floored = max(MIN_SIDE_PX, side // SIDE_STEP_PX * SIDE_STEP_PX)
             self.problem(
@@ -300,13 +306,15 @@ class _Reader:
             return None
         return side
 
-    def scale(self) -> float:
-        value = self._entry.values.get("scale", 7.5)
+    def scale(self) -> float | None:
+        value = self._entry.values.get("scale")
+        if value is None:
+            return None
         if isinstance(value, str) and re.fullmatch(r"[0-9]{1,6}(\.[0-9]*)?|\.[0-9]+", value):
             value = float(value)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
             self.problem("scale", f"must be a number, 0 or more; {value!r} is not")
-            return 7.5
+            return None
         return float(value)
 
     def sampler(self) -> str | None:

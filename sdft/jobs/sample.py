@@ -1,34 +1,28 @@
 """`sdft sample`: pictures from a model.
 
-In: a model file and requests. Out: PNG files that say how they were made.
+In: a model file and prompts. Out: PNG files that say how they were made.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from sdft.errors import UserError
+from sdft.config.choices import SAMPLERS, canonical
+from sdft.config.prompts import MIN_SIDE_PX, SIDE_STEP_PX, Prompt, read_prompts
+from sdft.errors import UnknownName, UserError, nearest
 from sdft.events import Emit, SampleSaved
-from sdft.files import whole_file
+from sdft.jobs.sample_files import free_name, parameters_of, save_picture
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from sdft.train.preview import SampleRequest
-
-MIN_SIDE_PX = 64
 MAX_SEED = 2**31
-SIDE_STEP_PX = 8
-"""The VAE turns 8 x 8 pixels into one latent cell."""
+"""Drawn seeds are this short so that a person can type them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SampleResult:
-    """The pictures, in the order of the requests."""
+    """The pictures, in the order of the prompts."""
 
     images: tuple[Path, ...]
     model: Path
@@ -40,7 +34,8 @@ class SampleResult:
 def run_sample(
     model: Path,
     *,
-    prompts: Sequence[str],
+    prompts: Sequence[str] = (),
+    prompts_file: Path | None = None,
     output_dir: Path,
     negative_prompt: str = "",
     width: int | None = None,
@@ -60,17 +55,23 @@ def run_sample(
 ) -> SampleResult:
     """Draw `num_images` pictures a prompt; the first has `seed`, the next `seed` + 1, and so on.
 
+    What a prompt of the file says of itself wins over the other parameters.
+
     Units: sides in pixels; None takes the size that the model was made for.
     Raises: SdftError of every kind.
     """
-    _check(width, height, prompts)
+    _check(width, height, sampler)
+    asked = [Prompt(prompt=text) for text in prompts]
+    if prompts_file is not None:
+        asked += read_prompts(prompts_file, Path.cwd())
+    if not asked:
+        raise UserError(what="there is no prompt", fix='add --prompt "a red circle"')
+    first_seed = secrets.randbelow(MAX_SEED) if seed is None else seed
     # Heavy: brings torch, diffusers and transformers, some 10 s.
-    from sdft.jobs.training.drawing import Drawer
+    from sdft.jobs.training.drawing import Drawer, request_of
     from sdft.jobs.training.machine import build_accelerator
     from sdft.models.bundle import load_bundle
-    from sdft.train.preview import SAMPLERS, SampleRequest
 
-    sampler = SAMPLERS.canonical(sampler)
     accelerator = build_accelerator(
         device=device, mixed_precision="no", deterministic=False, emit=emit
     )
@@ -83,57 +84,45 @@ def run_sample(
         max_token_length=max_token_length,
         device=accelerator.device,
     )
-    first_seed = secrets.randbelow(MAX_SEED) if seed is None else seed
     images = []
-    for number, prompt in enumerate(prompt for prompt in prompts for _ in range(num_images)):
-        request = SampleRequest(
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            width=width or bundle.family.resolution_px,
-            height=height or bundle.family.resolution_px,
+    for number, prompt in enumerate(_repeated(asked, num_images)):
+        filled = replace(
+            prompt,
+            negative_prompt=prompt.negative_prompt or negative_prompt,
+            width=prompt.width or width,
+            height=prompt.height or height,
+            sample_steps=num_steps if prompt.sample_steps is None else prompt.sample_steps,
+            scale=guidance_scale if prompt.scale is None else prompt.scale,
+        )
+        request = request_of(
+            filled,
+            resolution_px=bundle.family.resolution_px,
+            sampler=canonical(sampler, SAMPLERS),
             seed=first_seed + number,
-            steps=num_steps,
-            scale=guidance_scale,
-            sampler=sampler,
         )
         path = free_name(output_dir, f"{model.stem}_{number:02d}_{request.seed}")
-        save_picture(path, drawer.draw(request), request)
-        emit(SampleSaved(step=0, path=str(path), prompt=prompt, seed=request.seed))
+        save_picture(path, drawer.draw(request), parameters_of(request))
+        emit(SampleSaved(step=0, path=str(path), prompt=request.prompt, seed=request.seed))
         images.append(path)
     return SampleResult(images=tuple(images), model=model)
 
 
-def save_picture(path: Path, rgb_HWC: np.ndarray, request: SampleRequest) -> None:
-    """Write a PNG with the request inside, in the form that web UIs read back."""
-    from PIL import Image
-    from PIL.PngImagePlugin import PngInfo
-
-    lines = [request.prompt]
-    if request.negative_prompt:
-        lines.append(f"Negative prompt: {request.negative_prompt}")
-    lines.append(
-        f"Steps: {request.steps}, Sampler: {request.sampler}, CFG scale: {request.scale:g}, "
-        f"Seed: {request.seed}, Size: {request.width}x{request.height}"
-    )
-    inside = PngInfo()
-    inside.add_itxt("parameters", "\n".join(lines))
-    with whole_file(path) as part:
-        Image.fromarray(rgb_HWC).save(part, format="PNG", pnginfo=inside)
+def _repeated(prompts: Sequence[Prompt], num_images: int) -> list[Prompt]:
+    """Return each prompt so many times; one with a seed of its own counts on from it."""
+    return [
+        prompt if prompt.seed is None else replace(prompt, seed=prompt.seed + number)
+        for prompt in prompts
+        for number in range(num_images)
+    ]
 
 
-def free_name(folder: Path, stem: str) -> Path:
-    """Return a PNG path in `folder` that nothing has yet."""
-    path = folder / f"{stem}.png"
-    number = 1
-    while path.exists():
-        path = folder / f"{stem}-{number}.png"
-        number += 1
-    return path
-
-
-def _check(width: int | None, height: int | None, prompts: Sequence[str]) -> None:
-    if not prompts:
-        raise UserError(what="there is no prompt", fix='add --prompt "a red circle"')
+def _check(width: int | None, height: int | None, sampler: str) -> None:
+    if canonical(sampler, SAMPLERS) not in SAMPLERS:
+        raise UnknownName(
+            what=f'no sampler "{sampler}"',
+            where="--sampler",
+            fix=nearest(sampler, SAMPLERS) or f"known: {', '.join(SAMPLERS)}",
+        )
     for name, side in (("width", width), ("height", height)):
         if side is not None and (side < MIN_SIDE_PX or side % SIDE_STEP_PX):
             floored = max(MIN_SIDE_PX, side // SIDE_STEP_PX * SIDE_STEP_PX)

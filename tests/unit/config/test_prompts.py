@@ -7,7 +7,13 @@ import json
 import pytest
 
 from sdft.config.choices import SAMPLERS
-from sdft.config.prompts import Prompt, prompt_of_line, read_prompts
+from sdft.config.prompts import (
+    DEFAULT_SCALE,
+    DEFAULT_STEPS,
+    Prompt,
+    prompt_of_line,
+    read_prompts,
+)
 from sdft.errors import ConfigError
 
 
@@ -41,7 +47,8 @@ def test_every_flag_of_a_text_line_is_read(tmp_path):
 
 def test_what_a_line_does_not_say_is_as_in_sd_scripts(tmp_path):
     (prompt,) = read(tmp_path, "a cat")
-    assert (prompt.sample_steps, prompt.scale, prompt.negative_prompt) == (30, 7.5, "")
+    assert (DEFAULT_STEPS, DEFAULT_SCALE, prompt.negative_prompt) == (30, 7.5, "")
+    assert (prompt.sample_steps, prompt.scale) == (None, None)
     assert (prompt.width, prompt.height, prompt.seed, prompt.sample_sampler) == (None,) * 4
 
 
