@@ -19,7 +19,7 @@ from sdft.events import Emit, Notice, RunFinished, RunStarted, RunStopped
 from sdft.files import remove, write_json, write_text
 from sdft.jobs.environment import environment_facts
 from sdft.jobs.training.choice import Choice, choose
-from sdft.jobs.training.stopping import INTERRUPTED, StopRequest
+from sdft.jobs.training.stopping import INTERRUPTED, NO_GAIN, StopRequest
 from sdft.rundir import FINISHED, UNFINISHED, RunDir, RunLock, RunStatus
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _train_locked(
             run.write_status(unfinished)
             emit(_run_started(live, run, command))
             reason = live.train(stop_request)
-            if reason is not None:
+            if reason not in (None, NO_GAIN):
                 raise _stopped(live, reason, command, emit)
             return _finished(live, run, unfinished, started_s, emit)
         except (SdftError, KeyboardInterrupt) as error:
