@@ -86,8 +86,9 @@ def _text_encoder(tensors: Tensors) -> tuple[Tensors, Tensors, Tensors]:
     """Return the text encoder, what it has no place for (original names), and all the rest."""
     for prefix in _CLIP_PREFIXES:
         clip, other = _split(tensors, prefix)
-        if clip:
-            mapped, rest = keymap.clip_to_diffusers(clip)
+        mapped, rest = keymap.clip_to_diffusers(clip)
+        # Some mergers leave a table of positions under this prefix in SD 2.x files.
+        if mapped:
             return mapped, _prefixed(rest, CLIP_PREFIX), other
     for prefix in _OPEN_CLIP_PREFIXES:
         open_clip, other = _split(tensors, prefix)
