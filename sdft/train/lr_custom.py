@@ -31,8 +31,7 @@ def custom_factor(dotted: str, *, arguments: Mapping[str, Any], base_lr: float) 
     constructor = _class_of(dotted)
     if base_lr <= 0:
         raise ConfigError(what=f"{dotted} cannot scale a learning_rate of {base_lr}", where=_WHERE)
-    # Plain SGD: a class that also steers momentum then refuses instead of being half obeyed.
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=base_lr)
+    optimizer = _RateHolder(base_lr)
     try:
         scheduler = constructor(optimizer, **arguments)
     except (TypeError, ValueError) as error:
@@ -63,6 +62,19 @@ def custom_factor(dotted: str, *, arguments: Mapping[str, Any], base_lr: float) 
             fix="use a scheduler that does not ask for the loss",
         ) from error
     return factor
+
+
+class _RateHolder(torch.optim.Optimizer):
+    """Has a learning rate and nothing else.
+
+    A class that also steers momentum refuses it, instead of being obeyed by half.
+    """
+
+    def __init__(self, lr: float) -> None:
+        super().__init__([torch.nn.Parameter(torch.zeros(1))], {"lr": lr})
+
+    def step(self, closure: Any = None) -> None:
+        """Do nothing."""
 
 
 def _class_of(dotted: str) -> Any:

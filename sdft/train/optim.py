@@ -116,6 +116,7 @@ def build_optimizer(
         its package is missing and nothing equal can stand in.
     """
     constructor, canonical = _resolve(name, emit)
+    constructor = _unpaged(constructor, groups, emit)
     chosen = _defaults(canonical) | dict(arguments)
     rates: dict[str, Any] = {"lr": lr}
     if steps_are_relative(name, arguments):
@@ -203,6 +204,18 @@ def _resolve(name: str, emit: Emit) -> tuple[Any, str]:
             )
         )
         return found
+
+
+def _unpaged(constructor: Any, groups: Sequence[Mapping[str, Any]], emit: Emit) -> Any:
+    """Return the class without paging where the weights are in main memory already."""
+    paged = constructor.__name__
+    on_cpu = all(weight.device.type == "cpu" for group in groups for weight in group["params"])
+    if not paged.startswith("Paged") or not on_cpu:
+        return constructor
+    plain = paged.removeprefix("Paged")
+    reason = "on a CPU there is no other memory to page to"
+    emit(SettingChosen(name="optimizer_type", value=plain, reason=reason))
+    return getattr(import_module("bitsandbytes.optim"), plain)
 
 
 def _custom_class(dotted: str) -> Any:

@@ -157,6 +157,10 @@ class Networks:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
 
+_NO_WISHES = RateWishes()
+_FLOAT32 = TrainedPrecision()
+
+
 def prepare_networks(
     bundle: ModelBundle,
     accelerator: Accelerator,
@@ -170,8 +174,8 @@ def prepare_networks(
     clip_skip: int | None,
     frozen_dtype: torch.dtype,
     emit: Emit,
-    wishes: RateWishes = RateWishes(),
-    precision: TrainedPrecision = TrainedPrecision(),
+    wishes: RateWishes = _NO_WISHES,
+    precision: TrainedPrecision = _FLOAT32,
     average: AverageWishes | None = None,
     seed: int = 0,
 ) -> Networks:

@@ -110,7 +110,7 @@ def plain_losses(
     *,
     prediction_type=EPSILON,
     elementwise=lambda difference, timesteps, scheduler: difference**2,
-    weight=lambda snr: torch.ones_like(snr),
+    weight=torch.ones_like,
     zero_terminal_snr=False,
 ):
     """Return each item's loss by diffusers' scheduler and torch's functions alone."""
