@@ -1,19 +1,91 @@
 """What the cache's SQLite files have in common.
 
-Rollback journal, one writing process; what SQLite says of a disk or a file becomes words.
+Rollback journal, one writing process, a local copy where the file lies on a network share; what
+SQLite says of a disk or a file becomes words.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
 from sdft.errors import DataError, EnvironmentFault, SdftError, UserError
+from sdft.files import whole_file
 
 WAIT_FOR_LOCK_S = 60.0
 """Transactions are short; only a disk that hangs makes another process wait longer."""
+
+
+NETWORK_FILE_SYSTEMS = frozenset(
+    (
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "afpfs",
+        "9p",
+        "ceph",
+        "lustre",
+        "beegfs",
+        "gpfs",
+        "glusterfs",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.rclone",
+        "davfs",
+        "webdav",
+    )
+)
+"""Where file locks, on which SQLite relies, hold not at all or not always."""
+
+
+def is_on_network(folder: Path) -> bool:
+    """Tell whether a folder, or the nearest of its parents that exists, is on a network share."""
+    existing = folder.absolute()
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    name = os.path.realpath(existing)
+    if name.startswith("\\\\"):
+        return True
+    mounts = psutil.disk_partitions(all=True)
+    holding = [mount for mount in mounts if Path(name).is_relative_to(mount.mountpoint)]
+    if not holding:
+        return False
+    nearest = max(holding, key=lambda mount: len(mount.mountpoint))
+    # Windows says it in the options, Linux in the type.
+    return nearest.fstype.lower() in NETWORK_FILE_SYSTEMS or "remote" in nearest.opts.split(",")
+
+
+@contextlib.contextmanager
+def near(path: Path, *, put_back: bool) -> Iterator[Path]:
+    """Give the path under which an SQLite file may be opened.
+
+    That is `path` itself, but a local copy where it lies on a network share. With `put_back` a
+    copy that was changed replaces the file when the block ends; until then others see the old.
+    """
+    if not is_on_network(path.parent):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="sdft-", ignore_cleanup_errors=True) as folder:
+        copy = Path(folder) / path.name
+        if path.exists():
+            shutil.copyfile(path, copy)
+        before_ns = copy.stat().st_mtime_ns if copy.exists() else 0
+        try:
+            yield copy
+        finally:
+            if put_back and copy.exists() and copy.stat().st_mtime_ns != before_ns:
+                with whole_file(path) as part:
+                    shutil.copyfile(copy, part)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
-from sdft.cache.database import WAIT_FOR_LOCK_S, named_sqlite_errors, transaction
+from sdft.cache.database import WAIT_FOR_LOCK_S, named_sqlite_errors, near, transaction
 from sdft.errors import DataError
 
 DIGEST_BYTES = 16
@@ -101,10 +101,15 @@ class FileDigests:
 
     def __enter__(self) -> FileDigests:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with named_sqlite_errors(self.path):
-            self._connection = sqlite3.connect(self.path, timeout=WAIT_FOR_LOCK_S)
-            self._connection.execute(_SCHEMA)
-            self._connection.commit()
+        with contextlib.ExitStack() as opened:
+            local = opened.enter_context(near(self.path, put_back=True))
+            with named_sqlite_errors(self.path):
+                self._connection = opened.enter_context(
+                    contextlib.closing(sqlite3.connect(local, timeout=WAIT_FOR_LOCK_S))
+                )
+                self._connection.execute(_SCHEMA)
+                self._connection.commit()
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
@@ -113,7 +118,7 @@ class FileDigests:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with contextlib.closing(self._connection):
+        with self._opened:
             self.write()
 
     def remembered(self, versions: Iterable[FileVersion]) -> list[str | None]:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sdft.cache.database import WAIT_FOR_LOCK_S, named_sqlite_errors, transaction
+from sdft.cache.database import WAIT_FOR_LOCK_S, named_sqlite_errors, near, transaction
 from sdft.cache.shard import KEY_BYTES, Entry
 from sdft.errors import DataError
 
@@ -131,7 +131,11 @@ def read_snapshot(path: Path) -> Snapshot:
     """
     if not path.exists():
         return Snapshot.empty()
-    with named_sqlite_errors(path), contextlib.closing(_connect_for_reading(path)) as connection:
+    with (
+        near(path, put_back=False) as local,
+        named_sqlite_errors(path),
+        contextlib.closing(_connect_for_reading(local)) as connection,
+    ):
         _require_version(connection, path)
         # One transaction, so that a writer's commit between two statements is not half seen.
         connection.execute("BEGIN")

@@ -23,7 +23,6 @@ from sdft.errors import DataError
 
 MANIFEST_NAME = "manifest.sqlite"
 SHARDS_NAME = "shards"
-LOCK_NAME = "writer.lock"
 
 
 class TensorStore:

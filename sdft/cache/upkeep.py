@@ -8,12 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from sdft.cache.manifest import Snapshot, read_snapshot
 from sdft.cache.shard import NUMPY_OF, DamagedShard, Entry, map_shard, read_shard
-from sdft.cache.store import TensorStore
+from sdft.cache.store import SHARDS_NAME, TensorStore
 from sdft.cache.writer import SHARD_BYTES, StoreWriter, shard_files
 from sdft.errors import Problem
 from sdft.events import Emit, StageFinished, StageProgress, StageStarted, ignore
@@ -49,6 +50,14 @@ class PruneResult:
     """Shards that go, those included whose remaining tensors are copied."""
     done: bool
     """False for a mere look."""
+
+
+def find_stores(folder: Path) -> tuple[TensorStore, ...]:
+    """Return the stores that a cache folder is or holds, by name."""
+    if not folder.is_dir():
+        return ()
+    candidates = [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
+    return tuple(TensorStore(path) for path in candidates if (path / SHARDS_NAME).is_dir())
 
 
 def verify_store(store: TensorStore, *, emit: Emit = ignore) -> StoreReport:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import platform
 import sqlite3
 import time
 import uuid
@@ -19,7 +18,8 @@ from types import TracebackType
 
 import numpy as np
 
-from sdft.cache.database import is_broken, named_sqlite_errors, transaction
+from sdft.cache.database import is_broken, is_on_network, named_sqlite_errors, near
+from sdft.cache.lock import StoreLock, unwritable
 from sdft.cache.manifest import (
     add_shard,
     confirm_shard,
@@ -34,8 +34,7 @@ from sdft.cache.shard import (
     read_shard,
     write_shard,
 )
-from sdft.cache.store import LOCK_NAME, TensorStore
-from sdft.errors import EnvironmentFault, UserError
+from sdft.cache.store import TensorStore
 from sdft.events import Emit, Notice, ignore
 from sdft.files import PART_MARK, remove
 
@@ -45,8 +44,8 @@ SHARD_BYTES = 64 * 2**20
 FLUSH_AFTER_S = 60.0
 """A slow encoder's work is not held back for longer than this."""
 
-WAIT_FOR_WRITER_S = 1.0
-"""Another writer works for minutes or hours: no use in waiting for it here."""
+IN_WORK_FOR_S = 3600.0
+"""On a network share, where nothing shuts other machines out; a shard is written in seconds."""
 
 TOPIC = "cache"
 
@@ -71,7 +70,7 @@ class StoreWriter:
         self._emit = emit
         self._shard_bytes = shard_bytes
         self._flush_after_s = flush_after_s
-        self._lock = StoreLock(store.folder / LOCK_NAME)
+        self._lock = StoreLock(store.folder)
         self._arrays: dict[str, tuple[str, np.ndarray]] = {}
         self._num_bytes = 0
         self._oldest_s = 0.0
@@ -82,19 +81,16 @@ class StoreWriter:
             self._store.shards_folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise unwritable(self._store.folder, error) from error
-        self._lock.acquire()
-        try:
-            self._manifest = self._open_manifest()
-            try:
-                self._settle()
-            except BaseException:
-                self._manifest.close()
-                raise
-        except BaseException:
-            self._lock.release()
-            raise
-        # Hashing and flushing to the disk go on beside the encoder.
-        self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="shard")
+        with contextlib.ExitStack() as opened:
+            opened.callback(self._store.refresh)
+            self._lock.acquire()
+            opened.callback(self._lock.release)
+            local = opened.enter_context(near(self._store.manifest_path, put_back=True))
+            self._manifest = opened.enter_context(contextlib.closing(self._open_manifest(local)))
+            self._settle()
+            # Hashing and flushing to the disk go on beside the encoder.
+            self._pool = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="shard"))
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(
@@ -104,13 +100,8 @@ class StoreWriter:
         traceback: TracebackType | None,
     ) -> None:
         # After an error as well: what is finished is worth keeping.
-        try:
+        with self._opened:
             self.finish()
-        finally:
-            self._pool.shutdown()
-            self._manifest.close()
-            self._lock.release()
-            self._store.refresh()
 
     def add(self, key: str, values: np.ndarray, dtype: StoredDtype) -> None:
         """Take in one tensor of float values; it is on the disk after the next flush.
@@ -120,7 +111,10 @@ class StoreWriter:
         self.add_encoded(key, SAFETENSORS_OF[dtype], encode_values(values, dtype))
 
     def add_encoded(self, key: str, dtype: str, stored: np.ndarray) -> None:
-        """Take in one tensor as `encode_values` gives it, with its safetensors dtype."""
+        """Take in one tensor as `encode_values` gives it, with its safetensors dtype.
+
+        The array is kept until its shard is written and must not change meanwhile.
+        """
         if not self._arrays:
             self._oldest_s = time.monotonic()
         self._arrays[key] = (dtype, stored)
@@ -169,10 +163,10 @@ class StoreWriter:
                 replace=True,
             )
 
-    def _open_manifest(self) -> sqlite3.Connection:
-        path = self._store.manifest_path
+    def _open_manifest(self, path: Path) -> sqlite3.Connection:
         if is_broken(path):
-            self._warn(f"{path} cannot be read; it is made again from the shards")
+            named = self._store.manifest_path
+            self._warn(f"{named} cannot be read; it is made again from the shards")
             for name in (path.name, path.name + "-journal"):
                 remove(path.with_name(name))
         return open_for_writing(path)
@@ -194,9 +188,12 @@ class StoreWriter:
         self._store.refresh()
 
     def _taken_in(self, path: Path) -> bool:
-        """Put a whole shard whose writer was killed before its row into the manifest."""
+        """Put a whole shard whose writer was killed before its row into the manifest.
+
+        False says that the file is of no use.
+        """
         if PART_MARK in path.name:
-            return False
+            return self._may_be_in_work(path)
         try:
             entries = read_shard(path)
         except DamagedShard:
@@ -212,6 +209,12 @@ class StoreWriter:
         self._warn(f"{path} was in no list; {num_new} of its {len(entries)} entries are new")
         return True
 
+    def _may_be_in_work(self, path: Path) -> bool:
+        """Tell whether another machine could be writing a file just now."""
+        if not is_on_network(self._store.folder):
+            return False
+        return time.time() - path.stat().st_mtime < IN_WORK_FOR_S
+
     def _remove(self, path: Path) -> None:
         try:
             remove(path)
@@ -221,63 +224,6 @@ class StoreWriter:
 
     def _warn(self, message: str) -> None:
         self._emit(Notice(severity="warning", topic=TOPIC, message=message))
-
-
-class StoreLock:
-    """Held by one process; the system lets go of it when that process ends, however it ends."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._connection: sqlite3.Connection | None = None
-
-    def acquire(self) -> None:
-        """Take the lock.
-
-        Raises: UserError that names the process which holds it; EnvironmentFault where the
-        folder cannot be written.
-        """
-        try:
-            connection = sqlite3.connect(
-                self._path, timeout=WAIT_FOR_WRITER_S, isolation_level=None, check_same_thread=False
-            )
-        except sqlite3.OperationalError as error:
-            raise unwritable(self._path.parent, error) from error
-        try:
-            connection.execute("CREATE TABLE IF NOT EXISTS holder (pid INTEGER, host TEXT)")
-            with transaction(connection):
-                connection.execute("DELETE FROM holder")
-                connection.execute(
-                    "INSERT INTO holder VALUES (?, ?)", (os.getpid(), platform.node())
-                )
-            # Held until `release`; the rows above are already there for others to read.
-            connection.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            with contextlib.closing(connection):
-                if error.sqlite_errorname != "SQLITE_BUSY":
-                    raise unwritable(self._path.parent, error) from error
-                holder = connection.execute("SELECT pid, host FROM holder").fetchone()
-            raise UserError(
-                what=f"process {holder[0]} on {holder[1]} is writing this cache",
-                where=str(self._path.parent),
-                fix="wait until it is done, or choose another cache_dir",
-            ) from error
-        self._connection = connection
-
-    def release(self) -> None:
-        if self._connection is not None:
-            self._connection.execute("ROLLBACK")
-            self._connection.close()
-            self._connection = None
-
-
-def unwritable(folder: Path, error: Exception) -> EnvironmentFault:
-    """Return the fault of a cache that cannot be written."""
-    reason = getattr(error, "strerror", None) or str(error)
-    return EnvironmentFault(
-        what=f"the cache cannot be written ({reason})",
-        where=str(folder),
-        fix="choose another cache_dir",
-    )
 
 
 def shard_files(folder: Path) -> list[Path]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sdft.cache.store import TensorStore
-from sdft.cache.upkeep import prune, verify_store
+from sdft.cache.upkeep import find_stores, prune, verify_store
 from sdft.cache.writer import StoreWriter, shard_files
 
 
@@ -43,6 +43,16 @@ def test_a_whole_store_has_no_problems(tmp_path: Path) -> None:
 def test_an_absent_store_is_whole_and_empty(tmp_path: Path) -> None:
     report = verify_store(TensorStore(tmp_path / "none"))
     assert (report.shards, report.entries, report.problems) == (0, 0, ())
+
+
+def test_the_stores_of_a_cache_folder_are_found(tmp_path: Path) -> None:
+    filled(tmp_path / "latents", range(0, 1))
+    filled(tmp_path / "contexts", range(0, 1))
+    (tmp_path / "other").mkdir()
+    folders = [store.folder.name for store in find_stores(tmp_path)]
+    assert folders == ["contexts", "latents"]
+    assert [store.folder for store in find_stores(tmp_path / "latents")] == [tmp_path / "latents"]
+    assert find_stores(tmp_path / "none") == ()
 
 
 def test_every_kind_of_damage_is_found_and_named(tmp_path: Path) -> None:
