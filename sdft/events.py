@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
+from math import isfinite
 from typing import Any, ClassVar
 
 
@@ -16,6 +17,9 @@ from typing import Any, ClassVar
 class Event:
     """Base of all events; the class name is the event's name in `events.jsonl`."""
 
+
+MAX_NUMBER = 2**63
+"""A whole number of this size or more in a file is none that a run wrote."""
 
 Emit = Callable[[Event], None]
 
@@ -247,26 +251,56 @@ class EventLine:
     def read(line: str) -> tuple[float, Event] | None:
         """Return (time, event), or None for a line that this version does not understand.
 
-        A half-written last line, an event of a newer version, or a foreign line gives None.
+        A half-written last line, an event of a newer version, or a foreign line gives None; so
+        does one whose values are not of the fields' types. A run's folder may come from anywhere.
         """
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
-        kind = EventLine.kinds.get(record.pop("event", "")) if isinstance(record, dict) else None
+        kind = EventLine.kinds.get(str(record.get("event"))) if isinstance(record, dict) else None
         if kind is None:
             return None
-        time_s = record.pop("time", 0.0)
-        known = {field.name for field in fields(kind)}
+        time_s = record.get("time", 0.0)
         values = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in record.items()
-            if name in known
+            field.name: tuple(value) if isinstance(value, list) else value
+            for field in fields(kind)
+            if (value := record.get(field.name, MISSING)) is not MISSING
         }
-        try:
-            return float(time_s), kind(**values)
-        except (TypeError, ValueError):
+        if not _fits("float", time_s) or not all(
+            _fits(str(field.type), values[field.name])
+            for field in fields(kind)
+            if field.name in values
+        ):
             return None
+        try:
+            return (float(time_s), kind(**values)) if isfinite(time_s) else None
+        except TypeError:
+            return None
+
+
+_ACCEPTED: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (float, int),
+    "str": (str,),
+    "bool": (bool,),
+    "None": (type(None),),
+    "Any": (object,),
+    "Mapping[str, Any]": (dict,),
+}
+
+
+def _fits(annotation: str, value: object) -> bool:
+    """Tell whether a value from a JSON line is one that a field of this type may hold."""
+    if annotation == "tuple[int, int]":
+        return isinstance(value, tuple) and [type(side) for side in value] == [int, int]
+    if isinstance(value, int) and abs(value) >= MAX_NUMBER:
+        return False
+    return any(
+        isinstance(value, accepted)
+        for name in annotation.split(" | ")
+        for accepted in _ACCEPTED.get(name, (object,))
+    )
 
 
 EventLine.kinds = {kind.__name__: kind for kind in Event.__subclasses__()}

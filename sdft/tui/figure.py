@@ -27,6 +27,9 @@ FRAME_ROWS = 4
 
 COLUMNS_PER_STEP_TICK = 16
 
+LARGEST = 1e100
+"""A value beyond it is no measure of anything, and differences of such are not finite."""
+
 RGB = tuple[int, int, int]
 
 _ONE_AT_A_TIME = threading.Lock()
@@ -135,6 +138,8 @@ def _scaled_lines(plan: ChartPlan, width: int) -> list[_Drawn]:
             ends = (point.low, point.high) if line.is_pale else (point.mean,)
             for value in dict.fromkeys(ends):
                 number = value * plan.scale
+                if abs(number) > LARGEST:
+                    continue
                 if plan.log_scale:
                     if number <= 0:
                         continue

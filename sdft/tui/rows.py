@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf, isfinite
 
 from rich.cells import cell_len
 from textual.content import Content
@@ -66,8 +67,9 @@ def progress_row(seen: Seen, words: Words) -> Content:
             parts.append(words("run.epoch", epoch=epoch, epochs=summary.run.epochs))
     elif summary.last_step is not None:
         parts.append(words("run.step_only", step=f"{summary.step:,}"))
-    if seen.state.name in (RUNNING, PAUSED) and summary.left_s and summary.end is None:
-        parts.append(words("run.left", duration=format_duration(summary.left_s)))
+    left_s = summary.left_s
+    if seen.state.name in (RUNNING, PAUSED) and left_s and isfinite(left_s) and not summary.end:
+        parts.append(words("run.left", duration=format_duration(left_s)))
     if seen.state.name == RUNNING:
         if (stage := stage_words(summary)) is not None:
             parts.append(stage)
@@ -82,7 +84,7 @@ def progress_row(seen: Seen, words: Words) -> Content:
 def quiet_after_s(seen: Seen) -> float:
     """Return after how many seconds without an event a run at work counts as quiet."""
     step_s = seen.snapshot.summary.step_duration_s.mean or 0.0
-    return max(QUIET_AT_LEAST_S, QUIET_AFTER_STEPS * step_s)
+    return max(QUIET_AT_LEAST_S, QUIET_AFTER_STEPS * step_s) if isfinite(step_s) else inf
 
 
 def alert_rows(seen: Seen, words: Words) -> Content | None:
@@ -127,10 +129,8 @@ def table(rows: Sequence[tuple[str, str]], width: int) -> Content:
     """Return names on the left, values on the right, `width` columns in all."""
     lines = []
     for name, value in rows:
-        gap = " " * max(width - cell_len(name) - cell_len(value), 1)
-        lines.append(
-            Content.assemble(Content.styled(name, "$foreground-muted"), gap, literal(value))
-        )
+        gap = " " * max(width - cell_len(visible(name)) - cell_len(visible(value)), 1)
+        lines.append(Content.assemble(literal(name, "$foreground-muted"), gap, literal(value)))
     return Content("\n").join(lines)
 
 
@@ -211,7 +211,7 @@ def _number(value: float | None) -> str | None:
 
 
 def _duration(duration_s: float | None) -> str | None:
-    if duration_s is None:
+    if duration_s is None or not isfinite(duration_s):
         return None
     return f"{duration_s * 1000:.0f} ms" if duration_s < 1 else format_duration(duration_s)
 

@@ -7,6 +7,7 @@ screen stands within a blink, then with every line of it, then with what the run
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import deque
 from collections.abc import Sequence
@@ -107,7 +108,8 @@ class History:
         """Add the first step of some lines to the curves only."""
         match = _STEP.search(lines)
         if match is not None:
-            self._extend_curves([match.groups()])
+            with contextlib.suppress(ValueError, OverflowError):
+                self._extend_curves([match.groups()])
 
     def snapshot(self, share_read: float) -> Snapshot:
         return Snapshot(
@@ -128,8 +130,8 @@ class History:
             items = [int(row[8]) for row in rows]
             durations_s = [float(row[9]) for row in rows]
             self._extend_curves(rows)
-        except ValueError:
-            # Looks like ours but holds no number; nothing can be said of such lines.
+        except (ValueError, OverflowError):
+            # Looks like ours but holds no number, or one without end; nothing can be said of it.
             return
         self.num_events += len(rows)
         self.summary = reduce_steps(self.summary, losses, items, durations_s, last)

@@ -9,6 +9,9 @@ from textual.widgets import Log
 
 from sdft.views.history import LogLine
 
+LAST_TIME_S = 32_503_680_000.0
+"""The year 3000, the last one that every system's clock can write."""
+
 
 class EventLog(Log):
     """Give it all lines again and again; only new ones are written."""
@@ -45,6 +48,7 @@ def _overlap(old: Sequence[LogLine], new: Sequence[LogLine]) -> int:
 
 
 def _rows(line: LogLine) -> list[str]:
-    stamp = time.strftime("%H:%M:%S", time.localtime(max(line.time_s, 0)))
+    time_s = min(max(line.time_s, 0.0), LAST_TIME_S)
+    stamp = time.strftime("%H:%M:%S", time.localtime(time_s))
     first, *rest = line.text.expandtabs(4).split("\n")
     return [f"{stamp}  {first}", *(f"          {row}" for row in rest)]
