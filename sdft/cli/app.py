@@ -28,6 +28,7 @@ COMMANDS = {
     "tag": "tags beside the images, by a WD14 tagger or DeepDanbooru",
     "metadata": "captions and tags into one file; clean, check, show, undo",
     "bucket": "plan the buckets; show the fate of every image",
+    "words": "what the model will read in an epoch, image by image",
     "cache-latents": "encode the images once, to disk",
     "train": "fine-tune; also takes a fine_tune.py command line as it is",
     "watch": "the dashboard of a run, at work or ended",

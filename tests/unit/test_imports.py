@@ -21,7 +21,14 @@ NOT_FOR_HELP = (*HEAVY, "numpy", "PIL", "textual", "safetensors", "tokenizers", 
 LIGHT_PARTS = ("config", "formats", "dataset", "views", "tui", "cli")
 """Parts in which every module is light."""
 
-LIGHT_MODULES = ("jobs.doctor", "jobs.environment", "jobs.bucket", "jobs.images", "jobs.train")
+LIGHT_MODULES = (
+    "jobs.doctor",
+    "jobs.environment",
+    "jobs.bucket",
+    "jobs.images",
+    "jobs.train",
+    "jobs.words",
+)
 
 
 def modules_of(part: str) -> list[str]:
