@@ -29,7 +29,7 @@ from sdft.dataset.pixels import decode_rgb, fit
 from sdft.dataset.records import BucketPlan, Item, Placement
 
 RECIPE = LatentRecipe(vae_digest="none", vae_dtype="fp32", kind="sample", dtype="fp16")
-ROUNDS = 3
+ROUNDS = 6
 BUCKET = (640, 384)
 
 
