@@ -16,6 +16,10 @@ Pixels = npt.NDArray[np.uint8]
 
 WHITE = 255
 
+MAX_SQUARE_PX = 8192
+"""Of pictures with a longer side that side shrinks before the border is added: a strip of
+30,000 x 10 px would else become a square of 2.7 GB. For others one step is twice as fast."""
+
 
 def white_square(rgb_HWC: Pixels, side: int) -> Pixels:
     """Return the picture centred on a white square, made `side` large.
@@ -30,14 +34,14 @@ def white_square(rgb_HWC: Pixels, side: int) -> Pixels:
     full = max(height, width)
     if full < side:
         return _resized(_bordered(rgb_HWC, full, full), side, side)
-    # The long side shrinks before the border is added: a strip of 30,000 x 10 px would else
-    # become a square of 2.7 GB.
-    if width >= height:
-        rgb_HWC = by_area(rgb_HWC, height, side, (0, height), (0, side))
-        square_HWC = _bordered(rgb_HWC, full, side)
-        return by_area(square_HWC, side, side, (0, side), (0, side))
-    rgb_HWC = by_area(rgb_HWC, side, width, (0, side), (0, width))
-    square_HWC = _bordered(rgb_HWC, side, full)
+    rows = columns = full
+    if full > MAX_SQUARE_PX and width >= height:
+        columns = side
+        rgb_HWC = by_area(rgb_HWC, height, columns, (0, height), (0, columns))
+    elif full > MAX_SQUARE_PX:
+        rows = side
+        rgb_HWC = by_area(rgb_HWC, rows, width, (0, rows), (0, width))
+    square_HWC = _bordered(rgb_HWC, rows, columns)
     return by_area(square_HWC, side, side, (0, side), (0, side))
 
 

@@ -30,7 +30,7 @@ from sdft.events import (
 )
 from sdft.labelers.records import Labeler, Prepared, Words
 
-NUM_WRITERS = 4
+NUM_WRITERS = 8
 """Each file is flushed to the disk, which is mostly waiting."""
 
 MAX_UNWRITTEN = 64

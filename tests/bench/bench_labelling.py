@@ -13,6 +13,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 from PIL import Image
@@ -80,17 +81,18 @@ def main(num_images: int, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder, num_images)
-        # In turns, so that a machine that slows down slows both; the best is the quiet one.
-        bare = piped = 0.0
+        bare, piped = [], []
+        # In turns, and each pair compared by itself: a machine that slows down slows both.
         for attempt in range(rounds):
-            bare = max(bare, bare_rate(folder))
-            piped = max(piped, pipeline_rate(folder, attempt))
-    print(f"{default_workers()} threads, {num_images} photographs")
-    print(f"decode and resize alone  {bare:7.1f} images/s")
-    print(f"the whole pipeline       {piped:7.1f} images/s")
-    print(f"ratio                    {piped / bare:7.2f}  (goal {GOAL})")
+            bare.append(bare_rate(folder))
+            piped.append(pipeline_rate(folder, attempt))
+    ratios = [through / alone for alone, through in zip(bare, piped, strict=True)]
+    print(f"{default_workers()} threads, {num_images} photographs, median of {rounds} rounds")
+    print(f"decode and resize alone  {median(bare):7.1f} images/s")
+    print(f"the whole pipeline       {median(piped):7.1f} images/s")
+    print(f"ratio                    {median(ratios):7.2f}  (goal {GOAL})")
 
 
 if __name__ == "__main__":
     arguments = [int(word) for word in sys.argv[1:]]
-    main(*(arguments + [200, 3][len(arguments) :]))
+    main(*(arguments + [400, 5][len(arguments) :]))

@@ -16,6 +16,7 @@ from sdft.errors import DataError, EnvironmentFault, UserError
 from sdft.labelers import danbooru_torch
 from sdft.labelers.danbooru_torch import STAGES, forward, open_torch_danbooru, weight_names
 from sdft.labelers.onnx_session import installed_runtimes
+from sdft.labelers.preprocess import white_square
 from sdft.labelers.records import Prepared
 from sdft.labelers.selection import TagChoice
 from sdft.labelers.taggers import open_tagger
@@ -110,10 +111,24 @@ def test_wd14_sees_a_turned_picture_upright(tmp_path, wd14, orientation):
 
 
 def test_a_strip_of_30_000_px_needs_no_square_of_gigabytes(wd14):
-    strip = np.zeros((3, 30_000, 3), dtype=np.uint8)
-    square = wd14.prepare(strip)
-    assert square.shape == (448, 448, 3)
-    assert (square[:200] == 255).all()
+    for shape in ((3, 30_000, 3), (30_000, 3, 3)):
+        square = wd14.prepare(np.zeros(shape, dtype=np.uint8))
+        square = square if shape[0] == 3 else square.transpose(1, 0, 2)
+        assert square.shape == (448, 448, 3)
+        assert (square[:223] == 255).all()
+        assert (square[225:] == 255).all()
+        # The strip lies on the border of two rows of 67 px each; 2 of its 3 px are in one.
+        assert square.min() == 247
+
+
+def test_a_side_that_shrinks_first_gives_the_same_picture(monkeypatch):
+    draw = np.random.default_rng(0)
+    for shape in ((600, 901, 3), (901, 600, 3), (900, 900, 3)):
+        rgb = draw.integers(0, 256, shape, dtype=np.uint8)
+        monkeypatch.setattr("sdft.labelers.preprocess.MAX_SQUARE_PX", 8192)
+        at_once = white_square(rgb, 448).astype(int)
+        monkeypatch.setattr("sdft.labelers.preprocess.MAX_SQUARE_PX", 500)
+        assert np.abs(white_square(rgb, 448) - at_once).max() <= 1
 
 
 def test_the_mapping_form_gets_channels_first_from_minus_one_to_one(tmp_path):
