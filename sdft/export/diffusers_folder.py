@@ -11,21 +11,22 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sdft.export.layout import network_of
-from sdft.export.single_file import in_precision, lazy_weights
+from sdft.export.single_file import in_precision, lazy_extras, lazy_weights
 from sdft.files import require_space, whole_folder
 from sdft.formats.clip_tokens import write_tokenizer_files
 from sdft.formats.lazy import LazyTensor
 from sdft.formats.safetensors_write import write_safetensors
 from sdft.formats.zip_pickle import Scalar
 from sdft.formats.zip_pickle_write import write_pickled_weights
-from sdft.models.checkpoint import MemoryTensors
 from sdft.models.configs import Config, model_index_config, scheduler_config
 from sdft.models.family import Family
 from sdft.models.folder import EXTRA_FILE, PICKLE_STEMS, SCALARS_KEY, WEIGHT_STEMS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def save_diffusers_folder(
@@ -56,7 +57,7 @@ def save_diffusers_folder(
     return write_diffusers_folder(
         path,
         weights={part: lazy_weights(part, tensors) for part, tensors in networks.items()},
-        extras=MemoryTensors(extras).all_lazy(),
+        extras=lazy_extras(extras),
         configs=configs,
         family=family,
         prediction_type=prediction_type,

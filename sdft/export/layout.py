@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 
-import torch
-
-from sdft.formats.lazy import LazyTensor
+from sdft.formats.lazy import Constant, LazyTensor
 from sdft.models import keymap
-from sdft.models.checkpoint import TORCH_DTYPES, MemoryTensors
 from sdft.models.family import Family
 from sdft.models.refuse import UNET_PREFIX
 from sdft.models.single_file import CLIP_PREFIX, OPEN_CLIP_PREFIX, VAE_PREFIX
 
 Tensors = dict[str, LazyTensor]
+
+ONE = {
+    "F16": b"\x00\x3c",
+    "BF16": b"\x80\x3f",
+    "F32": struct.pack("<f", 1.0),
+    "F64": struct.pack("<d", 1.0),
+}
+"""The bytes of 1 in the dtypes that weights come in."""
 
 
 def original_tensors(
@@ -60,14 +66,13 @@ def _unused_open_clip(tensors: Tensors) -> Tensors:
         if name.startswith(f"{blocks}{last}.")
     }
     norm = tensors[f"{OPEN_CLIP_PREFIX}ln_final.weight"]
-    width, dtype = norm.shape[0], TORCH_DTYPES[norm.dtype]
-    made = MemoryTensors(
-        {
-            f"{OPEN_CLIP_PREFIX}text_projection": torch.ones(width, width, dtype=dtype),
-            f"{OPEN_CLIP_PREFIX}logit_scale": torch.ones((), dtype=dtype),
-        }
-    )
-    return copies | made.all_lazy()
+    width = norm.shape[0]
+    made = {"text_projection": (width, width), "logit_scale": ()}
+    ones = Constant(ONE[norm.dtype])
+    return copies | {
+        OPEN_CLIP_PREFIX + name: LazyTensor.of(ones, name, norm.dtype, shape)
+        for name, shape in made.items()
+    }
 
 
 def network_of(name: str) -> bool:

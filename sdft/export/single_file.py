@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sdft.export.layout import network_of, original_tensors
 from sdft.files import require_space, whole_file
@@ -20,9 +19,11 @@ from sdft.formats.tensor_file import PICKLE, SAFETENSORS
 from sdft.formats.zip_pickle import Scalar
 from sdft.formats.zip_pickle_write import write_pickled_weights
 from sdft.models import keymap
-from sdft.models.checkpoint import MemoryTensors, cast
 from sdft.models.family import Family
 from sdft.models.single_file import METADATA_SCALAR
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SAVE_DTYPES = {"float": "F32", "fp16": "F16", "bf16": "BF16"}
 """From the values of `save_precision`."""
@@ -56,7 +57,7 @@ def save_single_file(
     return write_single_file(
         path,
         weights=weights,
-        extras=MemoryTensors(extras).all_lazy(),
+        extras=lazy_extras(extras),
         family=family,
         save_precision=save_precision,
         form=form,
@@ -114,6 +115,9 @@ def in_precision(
     """Return a tensor in the dtype that `save_precision` names."""
     if save_precision is None:
         return tensor
+    # Brings torch, 2 s, which a plain copy does without.
+    from sdft.models.checkpoint import cast
+
     return cast(tensor, SAVE_DTYPES[save_precision], lambda: on_overflow(name))
 
 
@@ -122,9 +126,18 @@ def lazy_weights(part: str, tensors: Mapping[str, Tensor]) -> dict[str, LazyTens
 
     What torch.compile and DDP put in front of the names is taken off.
     """
+    from sdft.models.checkpoint import MemoryTensors
+
     plain = {
         name.replace("_orig_mod.", "").removeprefix("module."): tensor
         for name, tensor in tensors.items()
     }
     lazy = MemoryTensors(plain).all_lazy()
     return keymap.clip_to_diffusers(lazy)[0] if part == "text_encoder" else lazy
+
+
+def lazy_extras(tensors: Mapping[str, Tensor]) -> dict[str, LazyTensor]:
+    """See a base model's other tensors as lazy ones."""
+    from sdft.models.checkpoint import MemoryTensors
+
+    return MemoryTensors(tensors).all_lazy()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import cycle
 from typing import Protocol
@@ -25,6 +26,17 @@ class ElementSource(Protocol):
 
     def read_into(self, name: str, first_byte: int, buffer: memoryview) -> None:
         """Fill `buffer` with the tensor's bytes from `first_byte` on, in row-major order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A source of tensors that hold one value everywhere."""
+
+    element: bytes
+
+    def read_into(self, name: str, first_byte: int, buffer: memoryview) -> None:
+        """Fill `buffer`, which has whole elements."""
+        buffer[:] = self.element * (len(buffer) // len(self.element))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +105,18 @@ class LazyTensor:
 def block_buffers(count: int) -> Iterator[memoryview]:
     """Return `count` buffers of a block, over and over in turn."""
     return cycle([memoryview(bytearray(BLOCK_BYTES)) for _ in range(count)])
+
+
+def one_ahead(blocks: Iterator[memoryview]) -> Iterator[memoryview]:
+    """Yield the same blocks; while one is used, the next one is made in another thread.
+
+    A block may be used until the one after the next is asked for, if there are three buffers.
+    """
+    with ThreadPoolExecutor(1) as worker:
+        coming = worker.submit(next, blocks, None)
+        while (block := coming.result()) is not None:
+            coming = worker.submit(next, blocks, None)
+            yield block
 
 
 def joined(tensors: Sequence[LazyTensor]) -> LazyTensor:

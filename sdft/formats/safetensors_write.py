@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import IO
 
-from sdft.formats.lazy import LazyTensor, block_buffers
+from sdft.formats.lazy import LazyTensor, block_buffers, one_ahead
 from sdft.formats.safetensors_header import write_header
 from sdft.formats.tensor_info import DTYPE_BYTES
 
@@ -35,12 +35,13 @@ def write_safetensors(
     header = write_header({name: (t.dtype, t.shape) for name, t in ordered.items()}, metadata)
     file.write(header)
     digest = hashlib.sha256()
-    # Each block is hashed while the next one is read. There are two buffers, and one is used again
-    # only when its hash is done.
-    buffers = block_buffers(2)
+    # While a block is written, the one before is hashed and the next one is read, so there are
+    # three buffers; one is used again only when its hash is done.
+    buffers = block_buffers(3)
+    blocks = (block for tensor in ordered.values() for block in tensor.blocks(buffers))
     with ThreadPoolExecutor(1) as worker:
         hashing = worker.submit(digest.update, b"")
-        for block in (block for tensor in ordered.values() for block in tensor.blocks(buffers)):
+        for block in one_ahead(blocks):
             file.write(block)
             on_bytes(len(block))
             hashing.result()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import IO
 
 from sdft.errors import DataError
-from sdft.formats.lazy import LazyTensor, block_buffers
+from sdft.formats.lazy import LazyTensor, block_buffers, one_ahead
 from sdft.formats.zip_pickle import Scalar
 
 _STORAGES = {
@@ -55,14 +55,14 @@ def write_pickled_weights(
     if scalars is not None:
         items = {"state_dict": table, **{k: described.scalar(v) for k, v in scalars.items()}}
         table = described.table(items)
-    buffers = block_buffers(1)
+    buffers = block_buffers(2)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         _entry(archive, "data.pkl", [b"\x80\x02" + table + b"."])
         _entry(archive, "byteorder", [b"little"])
         for key, tensor in enumerate(tensors.values()):
             info = _aligned_info(archive, f"data/{key}", tensor.num_bytes)
             with archive.open(info, "w") as entry:
-                for block in tensor.blocks(buffers):
+                for block in one_ahead(tensor.blocks(buffers)):
                     entry.write(block)
                     on_bytes(len(block))
         _entry(archive, "version", [b"3\n"])
