@@ -24,6 +24,8 @@ class Fates:
     """Images by width and height of the bucket, the fullest first."""
     rejected: tuple[tuple[str, str], ...]
     """Path and reason of the first ones."""
+    num_held_out: int = 0
+    """Measured, not trained on."""
 
 
 def read_fates(path: Path) -> Fates | None:
@@ -31,7 +33,7 @@ def read_fates(path: Path) -> Fates | None:
     reasons: Counter[str] = Counter()
     buckets: Counter[tuple[int, int]] = Counter()
     rejected: list[tuple[str, str]] = []
-    num_used = 0
+    num_used = num_held_out = 0
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             while line := file.readline(MAX_LINE_CHARACTERS):
@@ -41,6 +43,8 @@ def read_fates(path: Path) -> Fates | None:
                     size = record.get("bucket")
                     if isinstance(size, list) and len(size) == 2:
                         buckets[(_whole(size[0]), _whole(size[1]))] += 1
+                elif record.get("fate") == "held out":
+                    num_held_out += 1
                 elif "fate" in record:
                     reason = str(record.get("reason", ""))
                     reasons[reason] += 1
@@ -54,6 +58,7 @@ def read_fates(path: Path) -> Fates | None:
         reasons=dict(reasons.most_common()),
         buckets=dict(buckets.most_common()),
         rejected=tuple(rejected),
+        num_held_out=num_held_out,
     )
 
 
