@@ -73,6 +73,8 @@ class TextRecipe:
     max_token_length: int
     weighted: bool
     """Whether `(word:1.2)` in a caption is read as a weight."""
+    cut_at_commas: bool = False
+    """Whether a full chunk ends behind a comma."""
     padding: str
     """The tokenizer's padding, `eos` or `zero`."""
     dtype: StoredDtype
@@ -87,6 +89,7 @@ class TextRecipe:
             self.clip_skip,
             self.max_token_length,
             self.weighted,
+            self.cut_at_commas,
             self.padding,
             self.dtype,
             text,

@@ -41,6 +41,13 @@ class LatentKeys:
 
     plain: str | None = None
     flipped: str | None = None
+    live: bool = False
+    """Nothing is stored: they are made from the pixels on each use."""
+
+    @property
+    def usable(self) -> bool:
+        """Whether the image can be trained on; else it was rejected."""
+        return self.live or self.plain is not None
 
     @property
     def present(self) -> tuple[str, ...]:

@@ -117,6 +117,19 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
         " which each counts the same, a step of the next epoch, or nothing.",
         group="training",
     )
+    prior_loss_weight: float = setting(
+        1.0,
+        ge=0,
+        help="How much images of regularisation (is_reg) count, beside 1 of the others.",
+        group="training",
+    )
+    unreadable_image: Literal["stop", "skip"] = setting(
+        "stop",
+        help="What an image does that cannot be read during the run, without cached latents: end"
+        " the run resumable, or count as nothing.",
+        group="training",
+        decides=False,
+    )
     max_rejected_share: float = setting(
         0.1,
         ge=0,
@@ -175,6 +188,25 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
     # for a 512 px image, which is little beside the image itself.
     cache_dtype: Literal["fp16", "fp32", "bf16"] = setting(
         "fp32", help="Precision of the cached latents.", group="cache"
+    )
+    cache_moments: bool = setting(
+        False,
+        help="Keep what the VAE says of each image and draw latents from it anew on each use, as"
+        " without a cache.",
+        group="cache",
+    )
+    latent_kind: Literal["sample", "mean"] = setting(
+        "sample",
+        help="Latents of an image: a draw from what the VAE says of it, or the mean of that.",
+        group="cache",
+    )
+    text_cache_gb: float = setting(
+        1.0,
+        ge=0,
+        help="Keep what a frozen text encoder makes of the captions, if all that the run can read"
+        " fit in this much disk space; 0 keeps nothing.",
+        group="cache",
+        unit="GB",
     )
     vae_batch_size: int = setting(
         1,

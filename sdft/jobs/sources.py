@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.load import Config
+from sdft.dataset.augment import PictureRules, crop_unresized, faceless
 from sdft.dataset.buckets import plan_buckets
 from sdft.dataset.index import build_index
 from sdft.dataset.records import (
@@ -52,7 +53,9 @@ def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
     tell(config.notices, emit, topic="config")
     index = build_index(subset_specs(config.datasets), emit=emit)
     plan, unplaced = plan_buckets(index, bucket_settings(config.datasets))
-    tell(index.notices, emit, topic="dataset")
+    plan = crop_unresized(plan, _unresized(config.datasets))
+    rules = picture_rules(config.datasets)
+    tell((*index.notices, *faceless(plan, rules)), emit, topic="dataset")
     rejected = (*index.rejected, *unplaced)
     for one in unplaced:
         emit(ItemRejected(path=str(one.path), reason=one.reason))
@@ -105,6 +108,29 @@ def is_flipped(datasets: Sequence[DatasetSettings]) -> dict[tuple[int, int], boo
     return {place: subset.flip_aug for place, subset in _places(datasets)}
 
 
+def picture_rules(datasets: Sequence[DatasetSettings]) -> dict[tuple[int, int], PictureRules]:
+    """Return how images are changed on each use, by (dataset, subset)."""
+    return {
+        place: PictureRules(
+            interpolation=subset.resize_interpolation,
+            flip_aug=subset.flip_aug,
+            color_aug=subset.color_aug,
+            random_crop=subset.random_crop,
+            face_crop_aug_range=subset.face_crop_aug_range,
+        )
+        for place, subset in _places(datasets)
+    }
+
+
+def loss_weights(
+    datasets: Sequence[DatasetSettings], prior_loss_weight: float
+) -> dict[tuple[int, int], float]:
+    """Return what losses are multiplied with, by (dataset, subset)."""
+    return {
+        place: prior_loss_weight if subset.is_reg else 1.0 for place, subset in _places(datasets)
+    }
+
+
 def tell(problems: Sequence[Problem], emit: Emit, *, topic: str) -> None:
     """Say what a person should know but need not mend."""
     for problem in problems:
@@ -141,6 +167,16 @@ def _places(
         for number, dataset in enumerate(datasets)
         for position, subset in enumerate(dataset.subsets)
     ]
+
+
+def _unresized(datasets: Sequence[DatasetSettings]) -> frozenset[tuple[int, int]]:
+    """Return the subsets whose images are cut at random without being resized, as sd-scripts does
+    where there are no buckets."""
+    return frozenset(
+        place
+        for place, subset in _places(datasets)
+        if subset.random_crop and not datasets[place[0]].enable_bucket
+    )
 
 
 def _spec(subset: SubsetSettings) -> SubsetSpec:

@@ -1,6 +1,7 @@
 """Makes batches: latents, noise, timesteps, token ids and masks of the items of a micro-batch.
 
-In: the plan's items and their cached latents. Out: Batch records on the CPU, then on the device.
+In: the plan's items and where their latents come from. Out: Batch records on the CPU, then on the
+device.
 B batch, C latent channels, H and W latent height and width, K chunks of 77 tokens.
 """
 
@@ -13,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdft.dataset.augment import PictureJob, is_mirrored
 from sdft.dataset.captions import words_of
 from sdft.dataset.records import WordRules
 from sdft.formats.caption_reader import CaptionReader
-from sdft.models.vae import LATENT_SCALE
 from sdft.streams import Address
-from sdft.train.noise import NoiseRecipe, draw_noise, generator
+from sdft.train.contexts import Contexts
+from sdft.train.latents import Found, LatentSource, Remark
+from sdft.train.noise import NoiseRecipe, draw_noise
 from sdft.train.sampler import Step, Use
 from sdft.train.timesteps import draw_timestep
 
@@ -32,12 +35,23 @@ class TrainingItem:
     caption: str
     """As read from the files, before shuffling and dropout."""
     words: WordRules
-    latents: str
-    """The key of its latents in the cache."""
+    latents: str | None
+    """The key of its latents in the cache; none where they are made from its pixels."""
     flipped_latents: str | None
-    """The key of the mirrored image's latents; none where the item is never mirrored."""
+    """The key of the mirrored image's latents; none where there are none."""
+    picture: PictureJob | None = None
+    """How its pixels are made on each use; none where its latents are in the cache."""
+    weight: float = 1.0
+    """What its loss is multiplied with."""
     mask: str | None = None
     """The key of its mask in the cache, not mirrored; none where all of the image counts."""
+
+    @property
+    def flips(self) -> bool:
+        """Whether half of its uses are mirrored."""
+        if self.picture is not None:
+            return self.picture.rules.flip_aug
+        return self.flipped_latents is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +72,10 @@ class Batch:
     """Weights of the tokens, where captions have some."""
     masks_BHW: Tensor | None = None
     """How much each latent cell counts, 0 .. 1; none where all count fully."""
+    contexts_BSD: Tensor | None = None
+    """What the text encoder gives for the words, where it is kept for all of them."""
+    remarks: tuple[Remark, ...] = ()
+    """What is to be said of its images, by whoever trains on it."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device; copies to a GPU do not wait."""
@@ -65,9 +83,9 @@ class Batch:
             return self
         moved: dict[int, Tensor] = {}
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            if tensor is None:
-                return None
+        def move(tensor: object) -> object:
+            if not isinstance(tensor, Tensor):
+                return tensor
             # The same tensor under two names goes once.
             if id(tensor) not in moved:
                 moved[id(tensor)] = tensor.pin_memory().to(device, non_blocking=True)
@@ -84,9 +102,7 @@ class BatchMaker:
     """Makes the batch of some uses; the same uses always give the same batch."""
 
     items: Sequence[TrainingItem]
-    read_latents: Callable[[str], np.ndarray]
-    """Returns [C, H, W] latents, or [2C, H, W] mean and log-variance."""
-    holds_moments: bool
+    latents: LatentSource
     reader: CaptionReader
     read_mask: Callable[[str], np.ndarray] | None
     """Returns [H, W] masks; none where no item has one."""
@@ -95,8 +111,10 @@ class BatchMaker:
     min_timestep: int
     max_timestep: int
     max_train_steps: int
+    contexts: Contexts | None = None
+    """What the text encoder gives, where it is kept."""
 
-    def address(self, step: Step, use: Use, epoch: int) -> Address:
+    def address(self, step: Step, use: Use) -> Address:
         """Return where the randomness of one use of an item comes from."""
         item = self.items[use.placement]
         return Address(
@@ -108,73 +126,94 @@ class BatchMaker:
             repeat=use.repeat,
         )
 
-    def words(self, step: Step, use: Use, *, epoch: int, step_number: int) -> str:
+    def words(self, step: Step, use: Use, *, step_number: int) -> str:
         """Return what the text encoder will read for one use of an item."""
         item = self.items[use.placement]
-        address = self.address(step, use, epoch)
+        address = self.address(step, use)
         return words_of(item.caption, item.words, address, step_number, self.max_train_steps)
 
-    def make(self, step: Step, uses: Sequence[Use], *, epoch: int, step_number: int) -> Batch:
+    def make(self, step: Step, uses: Sequence[Use], *, step_number: int) -> Batch:
         """Return the batch of a part of a step.
 
-        Units: `epoch` counts from 1; `step_number` is the number of updates done before this one.
+        Units: `step_number` is the number of updates done before this one.
         """
-        latents, noises, input_noises, timesteps, captions = [], [], [], [], []
-        masks = []
-        has_masks = any(self.items[use.placement].mask is not None for use in uses)
-        for use in uses:
-            address = self.address(step, use, epoch)
-            latents_CHW = self._latents(use, address)
-            noise_CHW, input_noise_CHW = draw_noise(address, latents_CHW, self.noise)
-            latents.append(latents_CHW)
-            noises.append(noise_CHW)
-            input_noises.append(input_noise_CHW)
-            timesteps.append(
-                draw_timestep(
-                    address, min_timestep=self.min_timestep, max_timestep=self.max_timestep
-                )
-            )
-            words = self.words(step, use, epoch=epoch, step_number=step_number)
-            captions.append(self.reader.read(words))
-            if has_masks:
-                masks.append(self._mask(use, address, like_CHW=latents_CHW))
-        noise_BCHW = torch.stack(noises)
+        return self.begin(step, uses, step_number=step_number)()
+
+    def begin(self, step: Step, uses: Sequence[Use], *, step_number: int) -> Callable[[], Batch]:
+        """Ask for what other processes make of a batch; the result waits for it and does the rest.
+
+        Without uses it is one of the step's own that counts 0: a process that has none left must
+        still take part in the exchange of gradients.
+
+        Raises (the result): what a LatentSource raises.
+        """
+        share = 1.0 / step.effective_batch if uses else 0.0
+        uses = uses or step.uses[:1]
+        items = [self.items[use.placement] for use in uses]
+        addresses = [self.address(step, use) for use in uses]
+        found = self.latents.begin(items, addresses)
+
+        def result() -> Batch:
+            words = [self.words(step, use, step_number=step_number) for use in uses]
+            return self._batch(share, items, addresses, words, found())
+
+        return result
+
+    def _batch(
+        self,
+        share: float,
+        items: Sequence[TrainingItem],
+        addresses: Sequence[Address],
+        words: Sequence[str],
+        found: Sequence[Found],
+    ) -> Batch:
+        latents_BCHW = torch.stack([one.latents_CHW for one in found])
+        noises = [
+            draw_noise(address, latents_CHW, self.noise)
+            for address, latents_CHW in zip(addresses, latents_BCHW, strict=True)
+        ]
+        noise_BCHW = torch.stack([noise_CHW for noise_CHW, _ in noises])
+        timesteps = [
+            draw_timestep(address, min_timestep=self.min_timestep, max_timestep=self.max_timestep)
+            for address in addresses
+        ]
+        captions = [self.reader.read(text) for text in words]
+        weights = [
+            item.weight * share if one.is_usable else 0.0
+            for item, one in zip(items, found, strict=True)
+        ]
         return Batch(
-            latents_BCHW=torch.stack(latents),
+            latents_BCHW=latents_BCHW,
             noise_BCHW=noise_BCHW,
-            input_noise_BCHW=torch.stack(input_noises) if self.noise.ip_noise_gamma else noise_BCHW,
+            input_noise_BCHW=(
+                torch.stack([input_noise_CHW for _, input_noise_CHW in noises])
+                if self.noise.ip_noise_gamma
+                else noise_BCHW
+            ),
             timesteps_B=torch.tensor(timesteps),
             ids_BKS=torch.tensor([caption.ids_KS for caption in captions]),
-            weights_B=torch.full((len(uses),), 1.0 / step.effective_batch),
+            weights_B=torch.tensor(weights),
             word_weights_BKS=(
                 torch.tensor([caption.weights_KS for caption in captions])
                 if self.reader.weighted
                 else None
             ),
-            masks_BHW=torch.stack(masks) if has_masks else None,
+            masks_BHW=self._masks(items, addresses, like_BCHW=latents_BCHW),
+            contexts_BSD=self.contexts.of(words) if self.contexts is not None else None,
+            remarks=tuple(one.remark for one in found if one.remark is not None),
         )
 
-    def _mask(self, use: Use, address: Address, *, like_CHW: Tensor) -> Tensor:
-        """Return how much each latent cell counts; shape [H, W]."""
-        key = self.items[use.placement].mask
-        if key is None or self.read_mask is None:
-            return torch.ones(like_CHW.shape[1:])
-        mask_HW = torch.from_numpy(np.array(self.read_mask(key))).float()
-        return mask_HW.flip(-1) if self._is_flipped(use, address) else mask_HW
-
-    def _is_flipped(self, use: Use, address: Address) -> bool:
-        if self.items[use.placement].flipped_latents is None:
-            return False
-        return address.stream("flip").random() < 0.5
-
-    def _latents(self, use: Use, address: Address) -> Tensor:
-        item = self.items[use.placement]
-        key = item.latents
-        if item.flipped_latents is not None and self._is_flipped(use, address):
-            key = item.flipped_latents
-        stored_CHW = torch.from_numpy(np.array(self.read_latents(key))).float()
-        if self.holds_moments:
-            mean_CHW, log_variance_CHW = stored_CHW.chunk(2)
-            draw_CHW = torch.randn(mean_CHW.shape, generator=generator(address, "posterior"))
-            stored_CHW = mean_CHW + torch.exp(0.5 * log_variance_CHW) * draw_CHW
-        return stored_CHW * LATENT_SCALE
+    def _masks(
+        self, items: Sequence[TrainingItem], addresses: Sequence[Address], *, like_BCHW: Tensor
+    ) -> Tensor | None:
+        """Return how much each latent cell counts, [B, H, W]; none where all count fully."""
+        if self.read_mask is None or all(item.mask is None for item in items):
+            return None
+        masks = []
+        for item, address in zip(items, addresses, strict=True):
+            if item.mask is None:
+                masks.append(torch.ones(like_BCHW.shape[2:]))
+                continue
+            mask_HW = torch.from_numpy(np.array(self.read_mask(item.mask))).float()
+            masks.append(mask_HW.flip(-1) if item.flips and is_mirrored(address) else mask_HW)
+        return torch.stack(masks)

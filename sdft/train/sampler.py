@@ -198,7 +198,8 @@ class EpochSteps:
 
     def __getitem__(self, number: int) -> Step:
         # An index past the end raises IndexError, which also ends a loop over the steps.
-        return self._parts[self._parts_P[number]].step(int(self._numbers_P[number]))
+        part: _Part = self._parts[self._parts_P[number]]
+        return part.step(int(self._numbers_P[number]))
 
     def between(self, start: int, stop: int) -> Iterator[Step]:
         """Yield the steps from `start` up to, not including, `stop`."""

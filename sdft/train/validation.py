@@ -122,5 +122,5 @@ class Examiner:
         timestep = self.timesteps[column]
         maker = replace(self.maker, min_timestep=timestep, max_timestep=timestep)
         # Each timestep is another use of the image, so it has noise of its own.
-        uses = tuple(Use(use.placement, column) for use in step.uses)
-        return maker.make(step, uses, epoch=EPOCH, step_number=maker.max_train_steps)
+        uses = tuple(Use(use.placement, column, EPOCH) for use in step.uses)
+        return maker.make(step, uses, step_number=maker.max_train_steps)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from sdft.cache.latents import LatentKeys
+from sdft.dataset.augment import PictureJob, PictureRules
 from sdft.dataset.records import Placement, Size, WordRules
 from sdft.train.batch import TrainingItem
 from sdft.train.sampler import Group
@@ -41,25 +42,29 @@ def training_data(
     keys: Sequence[LatentKeys],
     *,
     words: Mapping[tuple[int, int], WordRules],
+    pictures: Mapping[tuple[int, int], PictureRules],
+    loss_weights: Mapping[tuple[int, int], float],
     batch_size: Sequence[int],
     masks: Sequence[str | None],
 ) -> TrainingData:
-    """Return what the engine reads. Placements without latents are left out.
+    """Return what the engine reads. Placements that were rejected are left out.
 
-    `words` are by (dataset, subset); `batch_size` holds one number a dataset; `masks` has a key for
-    each placement, or none.
+    `words`, `pictures` and `loss_weights` are by (dataset, subset); `batch_size` holds one number a
+    dataset; `masks` has a key for each placement, or none.
     """
     items: list[TrainingItem] = []
     members: dict[tuple[int, Size], tuple[list[int], list[int]]] = {}
     digest = blake2b(digest_size=16)
     for placement, latents, mask in zip(placements, keys, masks, strict=True):
-        if latents.plain is None:
+        if not latents.usable:
             continue
         item = placement.item
+        place = (item.dataset, item.subset)
         numbers, repeats = members.setdefault((item.dataset, placement.bucket), ([], []))
         numbers.append(len(items))
         repeats.append(item.num_repeats)
-        rules = words[item.dataset, item.subset]
+        rules = words[place]
+        picture = PictureJob.of(placement, pictures[place]) if latents.live else None
         items.append(
             TrainingItem(
                 key=item.key,
@@ -68,12 +73,16 @@ def training_data(
                 words=rules,
                 latents=latents.plain,
                 flipped_latents=latents.flipped,
+                picture=picture,
+                weight=loss_weights[place],
                 mask=mask,
             )
         )
         facts = (item.dataset, item.subset, item.key, item.num_repeats, item.caption, rules)
+        # What an image shows is known by the keys of its latents; without, by its file's size.
+        shown = (item.size, item.file_bytes, pictures[place]) if picture else latents
         digest.update(
-            repr((*facts, placement.bucket, latents, mask)).encode("utf-8", "surrogatepass")
+            repr((*facts, placement.bucket, shown, mask)).encode("utf-8", "surrogatepass")
         )
     groups = tuple(
         Group(dataset=dataset, bucket=bucket, placements=numbers, repeats=repeats)

@@ -17,12 +17,13 @@ from sdft.cache.latents import LatentKeys
 from sdft.cache.looks import looks_of
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.load import Config
+from sdft.dataset.augment import PictureRules
 from sdft.dataset.lookalikes import Pair, pairs_alike
 from sdft.dataset.records import Placement, WordRules
 from sdft.errors import DataError
 from sdft.events import Emit, Notice
 from sdft.files import write_text
-from sdft.jobs.sources import plan_dataset, word_rules
+from sdft.jobs.sources import loss_weights, picture_rules, plan_dataset, word_rules
 from sdft.jobs.training.data import TrainingData, training_data
 from sdft.jobs.training.latents import cache_folder, cached_latents
 from sdft.models.bundle import ModelBundle
@@ -138,7 +139,7 @@ def split_off(
         for position, (placement, latents) in enumerate(zip(placements, keys, strict=True)):
             item = placement.item
             is_reg = dataset.subsets[item.subset].is_reg if item.dataset == number else True
-            if not is_reg and latents.plain is not None:
+            if not is_reg and latents.usable:
                 members.setdefault(item.path, []).append(position)
         count = max(1, round(len(members) * dataset.validation_split))
         if count >= len(members):
@@ -176,12 +177,22 @@ def plain_words(config: Config) -> dict[tuple[int, int], WordRules]:
     }
 
 
+def plain_pictures(config: Config) -> dict[tuple[int, int], PictureRules]:
+    """Return rules by which an image is the same on each use."""
+    return {
+        place: PictureRules(interpolation=rules.interpolation)
+        for place, rules in picture_rules(config.datasets).items()
+    }
+
+
 def measured_data(chosen: Chosen, config: Config) -> TrainingData:
     """Return images as they are measured: not mirrored, their captions as they stand."""
     return training_data(
         chosen.placements,
         [replace(latents, flipped=None) for latents in chosen.keys],
         words=plain_words(config),
+        pictures=plain_pictures(config),
+        loss_weights=loss_weights(config.datasets, prior_loss_weight=1.0),
         batch_size=[dataset.batch_size for dataset in config.datasets],
         masks=chosen.masks,
     )
@@ -195,7 +206,7 @@ def some_of(chosen: Chosen, count: int, *, config: Config, seed: int) -> Chosen:
     ):
         item = placement.item
         is_reg = config.datasets[item.dataset].subsets[item.subset].is_reg
-        if not is_reg and latents.plain is not None:
+        if not is_reg and latents.usable:
             members.setdefault(item.path, [position])
     picked = ranked(members, chosen.placements, seed)[:count]
     return chosen.only([members[path][0] for path in picked])

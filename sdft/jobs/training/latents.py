@@ -1,32 +1,47 @@
-"""The latents of a planned dataset: found in the cache, or encoded now.
+"""The latents of a planned dataset: found in the cache, encoded now, or left to each step.
 
-In: a Config, a PlannedDataset, a loaded VAE. Out: CachedLatents.
+In: a Config, a PlannedDataset, a loaded VAE. Out: CachedLatents, and what reads them in training.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from sdft.cache.digests import FileDigests
 from sdft.cache.encoders import VaeEncoder
-from sdft.cache.keys import LatentRecipe
+from sdft.cache.keys import LatentKind, LatentRecipe
 from sdft.cache.latents import LatentKeys, LatentRules, cache_latents
+from sdft.cache.pipeline import num_cores
+from sdft.cache.shard import StoredDtype
 from sdft.cache.store import TensorStore
 from sdft.config.load import Config
-from sdft.dataset.records import Rejected
+from sdft.config.training import TrainingSettings
+from sdft.dataset.picture_workers import PictureWorkers
+from sdft.dataset.records import BucketPlan, Rejected
 from sdft.errors import DataError
 from sdft.events import Emit, Notice
-from sdft.jobs.sources import PlannedDataset, folder_of, interpolations, is_flipped
+from sdft.jobs.sources import (
+    PlannedDataset,
+    folder_of,
+    interpolations,
+    is_flipped,
+    picture_rules,
+)
 from sdft.jobs.training.machine import weight_dtype
 from sdft.models.bundle import ModelBundle
 from sdft.models.digest import weights_digest
+from sdft.train.latents import LatentSource
 
-DTYPE_NAMES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+DTYPE_NAMES: dict[torch.dtype, StoredDtype] = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +50,11 @@ class CachedLatents:
 
     store: TensorStore
     keys: tuple[LatentKeys, ...]
-    """One for each placement, in the plan's order."""
+    """One for each placement, in the plan's order; live where nothing is stored."""
     rejected: tuple[Rejected, ...]
     """Images whose pixels could not be read."""
-    holds_moments: bool
-    """Whether mean and log-variance are stored instead of one draw."""
+    kind: LatentKind
+    """What is stored: mean and log-variance, one draw, or the mean."""
     encoded: int
     reused: int
     images: int
@@ -59,53 +74,119 @@ def cached_latents(
 ) -> CachedLatents:
     """Encode what the cache lacks and return where everything lies.
 
-    The VAE is on the device only while it encodes.
+    The VAE is on the device only while it encodes. Images that change on every use, or all of them
+    without `cache_latents`, are left to the training steps.
 
     Raises: DataError where too many images, or all, turn out to be unreadable; what
         `cache_latents` raises.
     """
     settings = config.training
     folder = cache_folder(config)
-    dtype = torch.float32 if settings.no_half_vae else weight_dtype(accelerator.mixed_precision)
-    emit(Notice(severity="info", topic="cache", message=f"latents are kept in {folder}"))
     store = TensorStore(folder / "latents")
+    kind: LatentKind = "moments" if settings.cache_moments else settings.latent_kind
+    live = live_subsets(config)
+    placements = dataset.plan.placements
+    is_live = [(one.item.dataset, one.item.subset) in live for one in placements]
+    kept = tuple(one for one, leave in zip(placements, is_live, strict=True) if not leave)
+    _tell_of_live(config, len(placements) - len(kept), emit)
+    if not kept:
+        return CachedLatents(
+            store=store,
+            keys=(LatentKeys(live=True),) * len(placements),
+            rejected=(),
+            kind=kind,
+            encoded=0,
+            reused=0,
+            images=0,
+        )
+    emit(Notice(severity="info", topic="cache", message=f"latents are kept in {folder}"))
+    dtype = vae_dtype(settings, accelerator)
     recipe = LatentRecipe(
         vae_digest=weights_digest(bundle.vae.state_dict()),
         vae_dtype=DTYPE_NAMES[dtype],
-        kind="sample",
+        kind=kind,
         dtype=settings.cache_dtype,
     )
-
-    def load_encoder() -> VaeEncoder:
-        return VaeEncoder(_moved(bundle.vae, accelerator.device, dtype))
-
-    placements = dataset.plan.placements
     with FileDigests(folder / "digests.sqlite") as digests:
         result = cache_latents(
-            dataset.plan,
+            BucketPlan(placements=kept),
             store=store,
             digests=digests,
             recipe=recipe,
             rules=latent_rules(config),
-            load_encoder=load_encoder,
+            load_encoder=lambda: vae_encoder(bundle, accelerator, dtype),
             vae_batch_size=settings.vae_batch_size,
             emit=emit,
             max_workers=settings.max_data_loader_n_workers or 1,
             # One bad file among a few is no reason to stop; it is named either way.
-            max_rejected=max(1, int(len(placements) * settings.max_rejected_share)),
+            max_rejected=max(1, int(len(kept) * settings.max_rejected_share)),
+            takes_npz=settings.cache_latents_to_disk,
         )
-    _moved(bundle.vae, torch.device("cpu"), torch.float32)
     if len(result.rejected) == len(placements):
         raise DataError(what=f"none of {len(placements)} images can be read")
+    found = iter(result.keys)
     return CachedLatents(
         store=store,
-        keys=result.keys,
+        keys=tuple(LatentKeys(live=True) if leave else next(found) for leave in is_live),
         rejected=result.rejected,
-        holds_moments=recipe.kind == "moments",
+        kind=kind,
         encoded=result.encoded,
         reused=result.reused,
         images=result.images,
     )
+
+
+def latent_source(
+    settings: TrainingSettings,
+    latents: CachedLatents,
+    bundle: ModelBundle,
+    accelerator: Accelerator,
+) -> LatentSource:
+    """Return what gives a run its latents. The VAE stays on the device where it needs pixels."""
+    is_live = any(keys.live for keys in latents.keys)
+    cores = max(1, num_cores() // accelerator.num_processes)
+    dtype = vae_dtype(settings, accelerator)
+    return LatentSource(
+        read_latents=latents.store.read,
+        holds_moments=latents.kind == "moments",
+        draw=settings.latent_kind,
+        workers=PictureWorkers(min(settings.max_data_loader_n_workers, cores) if is_live else 0),
+        encoder=vae_encoder(bundle, accelerator, dtype) if is_live else None,
+        encode_batch_size=settings.vae_batch_size,
+        stops_at_failure=settings.unreadable_image == "stop",
+    )
+
+
+def live_subsets(config: Config) -> frozenset[tuple[int, int]]:
+    """Return the subsets, by (dataset, subset), whose latents are made on each use."""
+    return frozenset(
+        place
+        for place, rules in picture_rules(config.datasets).items()
+        if rules.change_each_use or not config.training.cache_latents
+    )
+
+
+def vae_dtype(settings: TrainingSettings, accelerator: Accelerator) -> torch.dtype:
+    """Return what the VAE computes in."""
+    return torch.float32 if settings.no_half_vae else weight_dtype(accelerator.mixed_precision)
+
+
+def vae_encoder(bundle: ModelBundle, accelerator: Accelerator, dtype: torch.dtype) -> VaeEncoder:
+    """Return the VAE on the device, as a copy: the bundle's own goes into checkpoints bit by bit,
+    and would not come back whole from a lower precision."""
+    vae = copy.deepcopy(bundle.vae)
+    # diffusers' own `to` warns of every change of dtype, even of one that changes nothing.
+    torch.nn.Module.to(vae, accelerator.device, dtype)
+    return VaeEncoder(vae)
+
+
+def _tell_of_live(config: Config, num_live: int, emit: Emit) -> None:
+    if num_live and config.training.cache_latents:
+        message = (
+            f"{num_live} images are encoded anew in each step: random_crop, color_aug or"
+            " face_crop_aug_range changes them on every use"
+        )
+        emit(Notice(severity="info", topic="cache", message=message))
 
 
 def latent_rules(config: Config) -> dict[tuple[int, int], LatentRules]:
@@ -120,9 +201,3 @@ def latent_rules(config: Config) -> dict[tuple[int, int], LatentRules]:
 def cache_folder(config: Config) -> Path:
     """Return where latents are kept: as set, or beside the file that names the images."""
     return config.training.cache_dir or folder_of(config) / ".sdft-cache"
-
-
-def _moved(vae: AutoencoderKL, device: torch.device, dtype: torch.dtype) -> AutoencoderKL:
-    # diffusers' own `to` warns of every change of dtype, even of one that changes nothing.
-    torch.nn.Module.to(vae, device, dtype)
-    return vae

@@ -46,7 +46,7 @@ def cached_masks(
 
     Raises: DataError naming images whose mask picture is missing or cannot be used.
     """
-    used = [place if keys.plain else None for place, keys in zip(placements, latents, strict=True)]
+    used = [place if keys.usable else None for place, keys in zip(placements, latents, strict=True)]
     sources = mask_sources(config, used)
     if not any(sources):
         return CachedMasks(store=None, keys=(None,) * len(placements))

@@ -8,11 +8,12 @@ from sdft.config.training import TrainingSettings
 from sdft.formats.caption_reader import CaptionReader
 from sdft.formats.clip_tokens import ClipTokenizer
 from sdft.jobs.training.data import TrainingData
-from sdft.jobs.training.latents import CachedLatents
 from sdft.jobs.training.masks import CachedMasks
 from sdft.jobs.training.networks import Networks
 from sdft.models.bundle import ModelBundle
 from sdft.train.batch import BatchMaker
+from sdft.train.contexts import Contexts
+from sdft.train.latents import LatentSource
 from sdft.train.loop import RunPlan
 from sdft.train.lr import Factor, build_factor
 from sdft.train.lr_custom import custom_factor
@@ -28,15 +29,15 @@ def build_batch_maker(
     settings: TrainingSettings,
     data: TrainingData,
     bundle: ModelBundle,
-    latents: CachedLatents,
+    latents: LatentSource,
     masks: CachedMasks,
     plan: RunPlan,
+    contexts: Contexts | None,
 ) -> BatchMaker:
     """Return what makes the run's batches."""
     return BatchMaker(
         items=data.items,
-        read_latents=latents.store.read,
-        holds_moments=latents.holds_moments,
+        latents=latents,
         reader=caption_reader(settings, bundle.tokenizer),
         read_mask=masks.store.read if masks.store else None,
         seed=plan.seed,
@@ -52,6 +53,7 @@ def build_batch_maker(
         min_timestep=settings.min_timestep,
         max_timestep=settings.max_timestep,
         max_train_steps=plan.total_steps,
+        contexts=contexts,
     )
 
 
@@ -94,6 +96,8 @@ def build_stepper(settings: TrainingSettings, networks: Networks) -> Stepper:
         parameters=networks.parameters,
         max_grad_norm=settings.max_grad_norm,
         synced_modules=networks.trained_modules,
+        before_change=networks.before_change,
+        looks_first=settings.on_bad_step == "skip",
         scaler=networks.scaler,
         rounding=networks.rounding,
         average=networks.average,

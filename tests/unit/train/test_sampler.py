@@ -84,9 +84,7 @@ def test_carried_uses_all_come_once_in_full_steps_and_less_than_a_step_waits(
     expected = sum((all_uses(groups, epoch) for epoch in range(1, epochs + 1)), Counter())
     waiting = Counter((dataset, bucket) for dataset, bucket, _ in (expected - seen).elements())
     assert seen <= expected
-    assert all(
-        count < order.effective_batch[dataset] for (dataset, _), count in waiting.items()
-    )
+    assert all(count < order.effective_batch[dataset] for (dataset, _), count in waiting.items())
     assert order.steps_through(epochs) == sum(
         len(order.epoch(epoch)) for epoch in range(1, epochs + 1)
     )
@@ -108,7 +106,9 @@ def test_dropping_leaves_out_only_what_fills_no_step(
 
 @settings(max_examples=500, deadline=None)
 @given(
-    num_steps=st.integers(1, 60), partial=st.sampled_from(["keep", "carry", "drop"]), **configurations
+    num_steps=st.integers(1, 60),
+    partial=st.sampled_from(["keep", "carry", "drop"]),
+    **configurations,
 )
 def test_the_last_epoch_is_the_one_that_the_last_step_lies_in(
     groups, batches, accumulation, processes, seed, num_steps, partial
