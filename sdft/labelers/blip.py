@@ -17,6 +17,7 @@ from transformers import AutoTokenizer, BlipForConditionalGeneration
 from sdft.files import read_text
 from sdft.labelers.captions import (
     CaptionChoice,
+    Captioner,
     generation,
     load_model,
     load_pretrained,
@@ -35,11 +36,12 @@ DEFAULT_STD = (0.26862954, 0.26130258, 0.27577711)
 """Of CLIP's training pictures. Source: reference, section 1.3."""
 
 
-class BlipCaptioner:
+class BlipCaptioner(Captioner):
     """A Labeler."""
 
     def __init__(self, folder: Path, choice: CaptionChoice, device: str) -> None:
-        self._device, self._choice = device, choice
+        super().__init__("BLIP", device)
+        self._choice = choice
         dtype = torch_dtype(choice, device)
         self._model = load_model(BlipForConditionalGeneration, folder, device=device, dtype=dtype)
         self._tokenizer = load_pretrained(AutoTokenizer, folder)
@@ -48,18 +50,6 @@ class BlipCaptioner:
         prompt = PROMPT if choice.prompt is None else choice.prompt
         # The model's own start token takes the place of the first, the end token is cut off.
         self._prompt_ids = self._tokenizer(prompt, return_tensors="pt").input_ids.to(device)
-
-    @property
-    def title(self) -> str:
-        return f"BLIP on {self._device}"
-
-    @property
-    def fixed_batch(self) -> int | None:
-        return None
-
-    @property
-    def first_batch(self) -> int:
-        return 4 if self._device == "cpu" else 16
 
     def prepare(self, rgb_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         return stretched(rgb_HWC, self._side_px, self._side_px)

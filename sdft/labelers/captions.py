@@ -102,6 +102,29 @@ def nucleus(scores_BV: Tensor, top_p: float) -> Tensor:
     return scores_BV.masked_fill(outside_BV, float("-inf"))
 
 
+class Captioner:
+    """What every captioner answers in the same way."""
+
+    first_batches = (4, 16)
+    """On a CPU and on a GPU."""
+
+    def __init__(self, name: str, device: str) -> None:
+        self._name = name
+        self._device = device
+
+    @property
+    def title(self) -> str:
+        return f"{self._name} on {self._device}"
+
+    @property
+    def fixed_batch(self) -> int | None:
+        return None
+
+    @property
+    def first_batch(self) -> int:
+        return self.first_batches[self._device != "cpu"]
+
+
 def torch_dtype(choice: CaptionChoice, device: str) -> torch.dtype:
     """Return the precision of the weights."""
     if choice.dtype == "auto":

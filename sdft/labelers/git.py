@@ -16,6 +16,7 @@ from transformers import AutoImageProcessor, AutoModelForCausalLM, AutoTokenizer
 
 from sdft.labelers.captions import (
     CaptionChoice,
+    Captioner,
     generation,
     load_model,
     load_pretrained,
@@ -47,11 +48,12 @@ PHRASES = tuple(
 goes, since nobody knows how far it reaches."""
 
 
-class GitCaptioner:
+class GitCaptioner(Captioner):
     """A Labeler."""
 
     def __init__(self, folder: Path, choice: CaptionChoice, device: str) -> None:
-        self._device, self._choice = device, choice
+        super().__init__("GIT", device)
+        self._choice = choice
         dtype = torch_dtype(choice, device)
         self._model = load_model(AutoModelForCausalLM, folder, device=device, dtype=dtype)
         self._tokenizer = load_pretrained(AutoTokenizer, folder)
@@ -60,18 +62,6 @@ class GitCaptioner:
         words = self._tokenizer(prompt, add_special_tokens=False).input_ids if prompt else []
         start = self._tokenizer.cls_token_id
         self._prompt_ids = torch.tensor([[start, *words]], device=device)
-
-    @property
-    def title(self) -> str:
-        return f"GIT on {self._device}"
-
-    @property
-    def fixed_batch(self) -> int | None:
-        return None
-
-    @property
-    def first_batch(self) -> int:
-        return 4 if self._device == "cpu" else 16
 
     def prepare(self, rgb_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         # Its size and crop only; normalising turns bytes into four times as many.

@@ -77,8 +77,15 @@ def find_model(
     owner, repository, *inner = model.split("/")
     folder = model_dir / f"{owner}_{repository}"
     if force_download or not is_whole(folder):
-        remote = _ask_hub(f"{owner}/{repository}", "/".join(inner), patterns)
-        _download(remote, folder, force_download, emit)
+        try:
+            remote = _ask_hub(f"{owner}/{repository}", "/".join(inner), patterns)
+        except EnvironmentFault:
+            if force_download or not _came_otherwise(folder.joinpath(*inner), patterns):
+                raise
+            message = f"{folder} is used as it is; the hub cannot be reached to check it"
+            emit(Notice(severity="warning", topic="download", message=message))
+        else:
+            _download(remote, folder, force_download, emit)
     return folder.joinpath(*inner)
 
 
@@ -92,6 +99,13 @@ def is_whole(folder: Path) -> bool:
         (folder / name).is_file() and (folder / name).stat().st_size == num_bytes
         for name, num_bytes in note["files"].items()
     )
+
+
+def _came_otherwise(folder: Path, patterns: Sequence[str]) -> bool:
+    """Tell whether another program, or a person, put a model here: sd-scripts has this folder."""
+    if (folder / NOTE).exists() or not folder.is_dir():
+        return False
+    return any(fnmatch(path.name, pattern) for path in folder.iterdir() for pattern in patterns)
 
 
 def _ask_hub(repo_id: str, inner: str, patterns: Sequence[str]) -> RemoteModel:

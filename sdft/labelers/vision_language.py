@@ -28,6 +28,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from sdft.files import read_text
 from sdft.labelers.captions import (
     CaptionChoice,
+    Captioner,
     generation,
     load_model,
     load_pretrained,
@@ -44,11 +45,13 @@ FLORENCE_PROMPT = "<MORE_DETAILED_CAPTION>"
 MAX_NEW_TOKENS = 256
 
 
-class VisionLanguageCaptioner:
+class VisionLanguageCaptioner(Captioner):
     """A Labeler."""
 
+    first_batches = (1, 8)
+
     def __init__(self, folder: Path, choice: CaptionChoice, device: str) -> None:
-        self._device, self._choice = device, choice
+        self._choice = choice
         dtype = torch_dtype(choice, device)
         self._model = load_model(AutoModelForImageTextToText, folder, device=device, dtype=dtype)
         self._processor = load_processor(folder)
@@ -58,20 +61,9 @@ class VisionLanguageCaptioner:
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
         self._kind = str(self._model.config.model_type)
+        super().__init__(self._kind, device)
         self._text = prompt_text(self._processor, self._kind, choice.prompt)
         self._has_prompt_in_front = not self._model.config.is_encoder_decoder
-
-    @property
-    def title(self) -> str:
-        return f"{self._kind} on {self._device}"
-
-    @property
-    def fixed_batch(self) -> int | None:
-        return None
-
-    @property
-    def first_batch(self) -> int:
-        return 1 if self._device == "cpu" else 8
 
     def prepare(self, rgb_HWC: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         # How much such a model wants to see depends on the picture: its processor decides.

@@ -210,6 +210,19 @@ def test_no_network_is_an_error_with_the_way_around_it(tmp_path):
     assert "copy the folder here" in str(error.value)
 
 
+def test_a_folder_that_another_program_filled_is_used_where_there_is_no_network(tmp_path):
+    folder = tmp_path / "owner_tagger"
+    folder.mkdir()
+    (folder / "model.onnx").write_bytes(b"m")
+    events = []
+    assert find("owner/tagger", tmp_path, emit=events.append) == folder
+    assert "cannot be reached to check it" in events[0].message
+    # One whose download is known to have broken off is not.
+    (folder / NOTE).write_text('{"files": {"model.onnx": 2}}')
+    with pytest.raises(EnvironmentFault, match="cannot be reached"):
+        find("owner/tagger", tmp_path)
+
+
 def test_names_that_are_neither_path_nor_id_are_said(tmp_path):
     for name in ("tagger", "../absent/folder", "C:\\models\\absent"):
         with pytest.raises(UserError, match="neither a folder"):
