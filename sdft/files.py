@@ -87,6 +87,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
                 if file.is_file():
                     flush_to_disk(file)
             replace(part, path)
+            flush_folder(path.parent)
     finally:
         if part.exists():
             shutil.rmtree(part, ignore_errors=True)
@@ -138,17 +139,47 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(file.fileno())
 
 
+def flush_folder(path: Path) -> None:
+    """Return when renames and removals inside a folder are on the disk.
+
+    What is removed afterwards cannot be gone after a power cut while what replaces it is not yet
+    there. Windows has no such call and orders them itself.
+    """
+    if os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def replace(source: Path, destination: Path) -> None:
     """Rename, trying again for a while where Windows says that somebody holds the file."""
     _while_held(lambda: os.replace(source, destination))
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder if it is there, trying again while somebody holds it."""
+    """Remove a file or a folder if it is there, trying again while somebody holds it.
+
+    A folder gets the name of an unfinished one first, so that half of it never looks like it.
+    """
     if path.is_dir() and not path.is_symlink():
-        _while_held(lambda: shutil.rmtree(path))
+        aside = path if PART_MARK in path.name else unfinished_name(path)
+        if aside != path:
+            replace(path, aside)
+        _while_held(lambda: shutil.rmtree(aside))
     else:
         _while_held(lambda: path.unlink(missing_ok=True))
+
+
+def unfinished_in(folder: Path, beginning: str = "") -> list[Path]:
+    """Return what a process that died left unfinished in a folder, of names that begin so."""
+    try:
+        names = sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in names if name.startswith(beginning) and PART_MARK in name]
 
 
 def require_space(folder: Path, num_bytes: int, what_for: str) -> None:

@@ -7,6 +7,7 @@
     events.jsonl      one event a line
     fates.jsonl       what became of every image
     log.txt, environment.json, samples/, states/
+    items/            what the images and words of the run were
     control/          commands of `sdft ctl` and their answers
 """
 
@@ -87,6 +88,10 @@ class RunDir:
     @property
     def states(self) -> Path:
         return self.path / "states"
+
+    @property
+    def items(self) -> Path:
+        return self.path / "items"
 
     @property
     def control(self) -> Path:

@@ -249,11 +249,21 @@ def _subset(
         if missing:
             yield problem(f"{name}: {missing[0]}", name, fix=missing[1])
     for name in ("color_aug", "random_crop", "face_crop_aug_range"):
-        if getattr(s, name) and t.cache_latents:
+        # Not where it is merely the default: those images are then encoded in each step.
+        asked = t.cache_latents and origins.get("cache_latents", "default") != "default"
+        if getattr(s, name) and asked:
             yield problem(
                 f"{name} changes the image on every use, so its latents cannot be cached",
                 name,
                 fix=f"remove cache_latents or {name}",
+            )
+    masked = s.alpha_mask or s.conditioning_data_dir
+    for name in ("random_crop", "face_crop_aug_range"):
+        if getattr(s, name) and masked:
+            yield problem(
+                f"a mask cannot follow a picture that {name} cuts anew on every use",
+                name,
+                fix=f"remove {name} or the mask",
             )
     if s.conditioning_data_dir is not None and not t.masked_loss:
         yield problem(
@@ -266,14 +276,6 @@ def _subset(
             "an image has one mask: its alpha channel, or a picture of its own",
             "alpha_mask",
             "conditioning_data_dir",
-        )
-    has_mask = s.conditioning_data_dir is not None or s.alpha_mask
-    if has_mask and not t.cache_latents:
-        yield problem(
-            "masks are made for cached latents only",
-            "alpha_mask",
-            "conditioning_data_dir",
-            fix="remove what excludes caching, or the masks",
         )
     if s.face_crop_aug_range and d.enable_bucket:
         yield problem(
@@ -309,6 +311,10 @@ _EFFECTS: dict[str, tuple[str, Callable[[TrainingSettings], object]]] = {
         "loss_type huber or smooth_l1, and another huber_schedule than snr",
         lambda t: t.loss_type in _HUBER and t.huber_schedule != "snr",
     ),
+    "skip_until_initial_step": ("initial_step", lambda t: t.initial_step is not None),
+    "max_bad_steps": ("on_bad_step skip", lambda t: t.on_bad_step == "skip"),
+    "rolling_state_minutes": ("a rolling state", lambda t: not t.no_rolling_state),
+    "rolling_state_steps": ("a rolling state", lambda t: not t.no_rolling_state),
     "stochastic_rounding": ("full_bf16", lambda t: t.full_bf16),
     "cut_at_commas": ("max_token_length 150 or 225", lambda t: t.max_token_length > 75),
     "learning_rate_te": ("train_text_encoder", lambda t: t.train_text_encoder),
@@ -332,8 +338,7 @@ _EFFECTS: dict[str, tuple[str, Callable[[TrainingSettings], object]]] = {
     "save_last_n_steps_state": ("save_state", lambda t: t.save_state),
     "save_last_n_epochs_state": ("save_state", lambda t: t.save_state),
     "cache_dtype": ("cache_latents", lambda t: t.cache_latents),
-    "cache_dir": ("cache_latents", lambda t: t.cache_latents),
-    "vae_batch_size": ("cache_latents", lambda t: t.cache_latents),
+    "cache_moments": ("cache_latents", lambda t: t.cache_latents),
     "log_prefix": ("logging_dir", lambda t: t.logging_dir),
     "log_tracker_name": ("log_with or logging_dir", lambda t: t.log_with or t.logging_dir),
     "log_tracker_config": ("log_with or logging_dir", lambda t: t.log_with or t.logging_dir),

@@ -48,11 +48,7 @@ REFUSED: dict[str, str] = {
     # Dataset keys, in a dataset file or as flags.
     # Options of sd-scripts' other training scripts.
     "network_module": "LoRA is not supported; sdft trains the whole U-Net",
-    "initial_epoch": "not needed; resume goes on at the very step",
-    "initial_step": "not needed; resume goes on at the very step",
-    "skip_until_initial_step": "not needed; resume goes on at the very step",
     "reg_data_dir": "write a dataset file with is_reg = true in a subset",
-    "prior_loss_weight": _NOT_YET,
 }
 """Option to what is said when it is set. False and none count as not set."""
 

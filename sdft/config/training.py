@@ -1,8 +1,8 @@
 """All training settings in one frozen record.
 
-The declarations stand in `training_basics`, `training_objective`, `training_validation` and
-`training_output`; settings
-of images and captions stand in `dataset`, those that are refused in `refused`.
+The declarations stand in `training_basics`, `training_objective`, `training_validation`,
+`training_safety` and `training_output`; settings of images and captions stand in `dataset`, those
+that are refused in `refused`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Literal
 from sdft.config.training_basics import BasicSettings
 from sdft.config.training_objective import ObjectiveSettings
 from sdft.config.training_output import OutputSettings
+from sdft.config.training_safety import SafetySettings
 from sdft.config.training_validation import ValidationSettings
 
 
 # pydantic collects fields from the last base to the first: the settings of the model come first.
 class TrainingSettings(
     OutputSettings,
+    SafetySettings,
     ValidationSettings,
     ObjectiveSettings,
     BasicSettings,

@@ -89,9 +89,18 @@ def config_digest(config: Config) -> str:
 
 def differences(old: Config, new: Config) -> tuple[str, ...]:
     """Return the names of the deciding settings that differ, such as `learning_rate`."""
-    flat_old, flat_new = (dict(_flat("", deciding_values(config))) for config in (old, new))
+    flat_old, flat_new = (named_values(config) for config in (old, new))
     names = [name for name in flat_old | flat_new if flat_old.get(name) != flat_new.get(name)]
-    return tuple(name.removeprefix("training.") for name in names)
+    return tuple(names)
+
+
+def named_values(config: Config) -> dict[str, Any]:
+    """Return the deciding settings by their names, as plain values.
+
+    Those of a dataset begin with its place, such as `datasets.0.resolution`.
+    """
+    flat = _flat("", deciding_values(config))
+    return {name.removeprefix("training."): value for name, value in flat}
 
 
 def _pairs(table: DatasetSettings | SubsetSettings, without: tuple[str, ...] = ()) -> list[str]:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Protocol
 from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.config.write import config_digest, resolved_toml
-from sdft.errors import Interrupted, SdftError, StoppedResumable
+from sdft.errors import Interrupted, SdftError, StoppedResumable, UserError
 from sdft.events import Emit, Notice, RunFinished, RunStarted, RunStopped
-from sdft.files import remove, write_json, write_text
+from sdft.files import remove, unfinished_in, write_json, write_text
 from sdft.jobs.environment import environment_facts
+from sdft.jobs.training.awake import kept_awake
 from sdft.jobs.training.choice import Choice, choose
 from sdft.jobs.training.stopping import INTERRUPTED, NO_GAIN, StopRequest
 from sdft.rundir import FINISHED, UNFINISHED, RunDir, RunLock, RunStatus
@@ -125,35 +126,102 @@ def _train_locked(
     emit: Emit,
     recorder: Recorder,
 ) -> TrainResult:
-    from sdft.jobs.training.resuming import resumed_state
+    from sdft.jobs.training.resuming import events_to_keep, resumed_state
 
     started_s = time.monotonic()
-    with StopRequest(config.training.max_train_time) as stop_request:
+    settings = config.training
+    with (
+        StopRequest(settings.max_train_time) as stop_request,
+        kept_awake(settings.keep_awake),
+        _Outcome(run, command, emit) as outcome,
+    ):
+        _sweep(run, emit)
         state = resumed_state(choice.resume, emit)
+        if state is None and choice.resume is not None:
+            _require_no_finished_run(run)
+        said_before = events_to_keep(run.events_file, state)
         recorder.open(run, state.events_bytes if state else 0)
+        for event in said_before:
+            emit(event)
         unfinished = RunStatus(
             state=UNFINISHED, config_digest=digest, steps=0, epochs=0, loss=None, checkpoint=None
         )
-        try:
-            # Heavy: brings torch, diffusers and transformers, some 10 s.
-            from sdft.jobs.training.assembly import prepare_run
+        # Heavy: brings torch, diffusers and transformers, some 10 s.
+        from sdft.jobs.training.assembly import prepare_run
 
-            live = prepare_run(
-                config, run=run, state=state, emit=emit, events_bytes=recorder.position
-            )
-            write_text(run.config_file, resolved_toml(live.config))
-            write_json(run.environment_file, environment_facts())
-            # Not before: a run that fails while it is prepared leaves nothing to go on with.
-            run.write_status(unfinished)
-            emit(_run_started(live, run, command))
+        live = prepare_run(config, run=run, state=state, emit=emit, events_bytes=recorder.position)
+        write_text(run.config_file, resolved_toml(live.config))
+        write_json(run.environment_file, environment_facts())
+        # Not before: a run that fails while it is prepared leaves nothing to go on with.
+        run.write_status(unfinished)
+        outcome.step = live.meter.step
+        emit(_run_started(live, run, command))
+        try:
             reason = live.train(stop_request)
             if reason not in (None, NO_GAIN):
                 raise _stopped(live, reason, command, emit)
             return _finished(live, run, unfinished, started_s, emit)
-        except (SdftError, KeyboardInterrupt) as error:
-            if not isinstance(error, Interrupted | StoppedResumable):
-                emit(RunStopped(step=0, reason=str(error) or INTERRUPTED, resumable=False, fix=""))
+        except SdftError:
+            outcome.step = live.meter.step
+            # What is being written when a step fails becomes whole before the process ends.
+            live.keeper.writer.wait()
             raise
+        finally:
+            live.inbox.close()
+
+
+class _Outcome:
+    """Says how a run ended that did not finish, and how to go on with it."""
+
+    def __init__(self, run: RunDir, command: str, emit: Emit) -> None:
+        self._run = run
+        self._command = command
+        self._emit = emit
+        self.step = 0
+
+    def __enter__(self) -> _Outcome:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
+    ) -> None:
+        if error is None or isinstance(error, Interrupted | StoppedResumable):
+            return
+        if not isinstance(error, SdftError | KeyboardInterrupt):
+            return
+        resumable = any(self._run.states.glob("step*"))
+        fix = f"go on from the last state with: {self._command} --resume auto" if resumable else ""
+        reason = str(error) or INTERRUPTED
+        self._emit(RunStopped(step=self.step, reason=reason, resumable=resumable, fix=fix))
+
+
+def _sweep(run: RunDir, emit: Emit) -> None:
+    """Remove what a process that died left unfinished; this one holds the run's lock."""
+    output_dir, name = run.path.parent, run.path.stem
+    beginnings = (f"{name}.", f"{name}-")
+    left = [*unfinished_in(run.path), *unfinished_in(run.states)]
+    left += [path for one in beginnings for path in unfinished_in(output_dir, one)]
+    for path in left:
+        remove(path)
+    if left:
+        names = ", ".join(path.name for path in left[:3])
+        message = f"{len(left)} unfinished files of a process that died are removed: {names}"
+        emit(Notice(severity="info", topic="unfinished", message=message))
+
+
+def _require_no_finished_run(run: RunDir) -> None:
+    """Check that starting anew, for want of a state, writes over no finished run.
+
+    Raises: UserError.
+    """
+    status = run.read_status()
+    if status is not None and status.state == FINISHED:
+        raise UserError(
+            what="this run is finished and left no state to go on from",
+            where=str(run.path),
+            fix="train on from its checkpoint as a new run; save_state_on_train_end keeps a state"
+            " for the next time",
+        )
 
 
 def _run_started(live: TrainingRun, run: RunDir, command: str) -> RunStarted:
@@ -199,6 +267,7 @@ def _finished(
             duration_s=time.monotonic() - started_s,
         )
     )
+    live.keeper.drop_rolling_states()
     run.write_status(
         replace(
             unfinished,

@@ -5,19 +5,23 @@ In: everything built and ready. Out: how far the run came.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from sdft.train.batch import Batch, BatchMaker
+from sdft.train.latents import Remark
 from sdft.train.lr import Factor
 from sdft.train.meter import Meter
+from sdft.train.out_of_memory import free_what_is_left, is_out_of_memory, smaller
 from sdft.train.prefetch import prefetched
-from sdft.train.sampler import Order, Step, micro_batches
+from sdft.train.sampler import EpochSteps, Order, Step, micro_batches
 from sdft.train.step import Stepper
 
 PREFETCH_STEPS = 3
 """Steps prepared ahead: enough to bridge one slow read, few enough to cost little memory."""
+
+MAX_PREFETCH_STEPS = 64
+"""At one small picture a step this keeps 32 processes busy with less than 100 MB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,22 +64,34 @@ def train(
     lr_factor: Factor,
     meter: Meter,
     between: BetweenSteps,
+    say: Callable[[Sequence[Remark]], None] = lambda remarks: None,
 ) -> str | None:
-    """Do the updates that are left; return why it stopped early, or None at the end."""
+    """Do the updates that are left; return why it stopped early, or None at the end.
+
+    `say` hears what is to be said of a batch's images, before it is trained on.
+
+    Raises: DataError where a step's figures are no numbers; EnvironmentFault where the device has
+        no room for a step, even with smaller micro-batches.
+    """
     for epoch in range(meter.progress.epoch, plan.num_epochs + 1):
         steps = plan.order.epoch(epoch)
-        first = meter.progress.steps_into_epoch
-        due = steps.between(first, first + plan.total_steps - meter.step)
         meter.restart_clock()
-        for step, batches in batches_ahead(plan, maker, due, epoch=epoch, done=meter.step):
+        for step, batches in batches_ahead(plan, maker, steps, meter=meter):
+            for batch in batches:
+                say(batch.remarks)
             lr = stepper.set_lr(lr_factor(meter.step))
-            outcome = stepper.update(batches)
+            try:
+                outcome = stepper.update(batches)
+            except (RuntimeError, MemoryError) as error:
+                _use_less_memory(error, plan=plan, stepper=stepper, meter=meter, step=step)
+                continue
             meter.step_done(step, lr, outcome)
             between.after_step(meter)
             reason = between.stop_reason()
             if reason and meter.step < plan.total_steps:
                 return reason
-        if meter.progress.steps_into_epoch == len(steps):
+        # Past the end where the images have changed since the state was saved.
+        if meter.progress.steps_into_epoch >= len(steps):
             meter.epoch_done()
             between.after_epoch(meter)
             reason = between.stop_reason()
@@ -84,22 +100,67 @@ def train(
     return None
 
 
-def batches_ahead(
-    plan: RunPlan, maker: BatchMaker, steps: Iterable[Step], *, epoch: int, done: int
-) -> Iterator[tuple[Step, list[Batch]]]:
-    """Yield each step with its micro-batches, prepared while the device works.
+def _use_less_memory(
+    error: BaseException, *, plan: RunPlan, stepper: Stepper, meter: Meter, step: Step
+) -> None:
+    """Let this step and those to come go through the device in smaller parts.
 
-    Units: `done` is the number of updates before the first of `steps`.
+    Raises: the error itself if it is another one; EnvironmentFault where that was tried for this
+        step already, or cannot be done.
     """
+    if not is_out_of_memory(error):
+        raise error
+    sizes = tuple(meter.micro_batches or plan.batch_size)
+    # Several processes would have to agree on it while one of them hangs in the failed step.
+    fewer = smaller(sizes, step.dataset) if plan.num_processes == 1 else None
+    if fewer is None or meter.was_cut_at_this_step:
+        raise stepper.memory_fault(step.bucket, sizes[step.dataset]) from error
+    free_what_is_left(stepper.optimizer)
+    meter.use_micro_batches(fewer)
 
-    def prepare(number: int, step: Step) -> tuple[Step, list[Batch]]:
-        shares = micro_batches(
-            step,
-            batch_size=plan.batch_size[step.dataset],
-            rank=plan.rank,
-            num_processes=plan.num_processes,
+
+def batches_ahead(
+    plan: RunPlan, maker: BatchMaker, steps: EpochSteps, *, meter: Meter
+) -> Iterator[tuple[Step, list[Batch]]]:
+    """Yield each step that is left with its micro-batches, prepared while the device works.
+
+    Where the micro-batches have become smaller, the step that did not fit comes once more.
+    """
+    is_cut = True
+    while is_cut:
+        is_cut = False
+        sizes = meter.micro_batches
+        first = meter.progress.steps_into_epoch
+        due = steps.between(first, first + plan.total_steps - meter.step)
+        jobs = (
+            _begun(plan, maker, step, number, sizes or plan.batch_size)
+            for number, step in enumerate(due, start=meter.step)
         )
-        return step, [maker.make(step, uses, epoch=epoch, step_number=number) for uses in shares]
+        depth = steps_ahead(maker.latents.pictures_ahead, sizes or plan.batch_size)
+        for prepared in prefetched(jobs, depth=depth):
+            yield prepared
+            is_cut = meter.micro_batches != sizes
+            if is_cut:
+                break
 
-    jobs = (partial(prepare, done + position, step) for position, step in enumerate(steps))
-    return prefetched(jobs, depth=PREFETCH_STEPS)
+
+def steps_ahead(pictures_ahead: int, sizes: Sequence[int]) -> int:
+    """Return how many steps are begun ahead, so that no process that reads pictures waits."""
+    return max(PREFETCH_STEPS, min(-(-pictures_ahead // min(sizes)), MAX_PREFETCH_STEPS))
+
+
+def _begun(
+    plan: RunPlan, maker: BatchMaker, step: Step, number: int, sizes: Sequence[int]
+) -> Callable[[], tuple[Step, list[Batch]]]:
+    """Ask for a step's pictures, and return what gives the step with its micro-batches.
+
+    `number` is that of updates before it.
+    """
+    shares = micro_batches(
+        step,
+        batch_size=sizes[step.dataset],
+        rank=plan.rank,
+        num_processes=plan.num_processes,
+    )
+    begun = [maker.begin(step, uses, step_number=number) for uses in shares]
+    return lambda: (step, [batch() for batch in begun])

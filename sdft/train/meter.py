@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sdft.errors import DataError
-from sdft.events import Emit, EpochDone, StepDone
-from sdft.train.sampler import Step
+from sdft.events import Emit, EpochDone, Notice, SettingChosen, StepDone
+from sdft.train.guard import bad_step_error, cause_of, is_spike, names, remembered
+from sdft.train.sampler import Step, Use
+from sdft.train.spill import SpillWatch
 from sdft.train.state import Progress
 from sdft.train.step import StepOutcome
 
@@ -44,11 +45,27 @@ class Meter:
         emit: Emit,
         device: torch.device,
         reduce_sum: Callable[[Tensor], Tensor],
+        name_of: Callable[[Use], str] = lambda use: f"item {use.placement}",
+        bad_weight: Callable[[], str] = lambda: "",
+        stops_at_bad_steps: bool = True,
+        gradients_may_overflow: bool = False,
+        spill: SpillWatch | None = None,
     ) -> None:
+        """Go on counting from `progress`.
+
+        `name_of` and `bad_weight` are asked only when a step's figures are no numbers. With
+        `gradients_may_overflow`, as under a loss scaler, a gradient that is no number is nothing.
+        """
         self._progress = progress
         self._emit = emit
         self._device = device
         self._reduce_sum = reduce_sum
+        self._name_of = name_of
+        self._bad_weight = bad_weight
+        self._stops = stops_at_bad_steps
+        self._gradients_may_overflow = gradients_may_overflow
+        self._spill = spill
+        self._cut_at_step: int | None = None
         self._pending: list[_Pending] = []
         self._last_flush_s = time.monotonic()
         self._last_step_s = self._last_flush_s
@@ -83,7 +100,8 @@ class Meter:
             )
         )
         self._last_step_s = now_s
-        if self._device.type == "cpu" or now_s - self._last_flush_s > FLUSH_AFTER_S:
+        due = now_s - self._last_flush_s > FLUSH_AFTER_S
+        if due or self._device.type == "cpu" or not outcome.applied:
             self.flush()
 
     def epoch_done(self) -> None:
@@ -98,6 +116,38 @@ class Meter:
             epoch_loss_sum=0.0,
             epoch_items=0,
             last_epoch_loss=mean_loss,
+        )
+
+    def use_micro_batches(self, sizes: tuple[int, ...]) -> None:
+        """Say and remember the items a forward pass, one number a dataset, for what is to come."""
+        self.flush()
+        self._cut_at_step = self._progress.step
+        self._progress = replace(self._progress, micro_batches=sizes)
+        reason = "the device has no room for more images at once; the gradient stays the same"
+        self._emit(SettingChosen(name="images a forward pass", value=list(sizes), reason=reason))
+
+    @property
+    def micro_batches(self) -> tuple[int, ...]:
+        """What `use_micro_batches` set, or nothing; does not wait for the device."""
+        return self._progress.micro_batches
+
+    @property
+    def bad_steps_in_row(self) -> int:
+        """Updates left out one after the other; does not wait for the device."""
+        return self._progress.bad_steps_in_row
+
+    @property
+    def was_cut_at_this_step(self) -> bool:
+        """Whether a lack of memory has made the micro-batches smaller for this very step."""
+        return self._cut_at_step == self._progress.step
+
+    def rolled_back(self) -> None:
+        """Count a return to earlier weights; the place in the data stays."""
+        self._progress = replace(
+            self._progress,
+            bad_steps_in_row=0,
+            num_rollbacks=self._progress.num_rollbacks + 1,
+            recent_losses=(),
         )
 
     def mean_loss(self) -> float:
@@ -115,7 +165,7 @@ class Meter:
     def flush(self) -> None:
         """Read the figures that are still on the device and emit their events.
 
-        Raises: DataError where a loss is not a finite number.
+        Raises: DataError where a loss or a gradient is no number and such steps end the run.
         """
         pending, self._pending = self._pending, []
         self._last_flush_s = time.monotonic()
@@ -125,35 +175,68 @@ class Meter:
         norms = [no_norm if p.outcome.grad_norm is None else p.outcome.grad_norm for p in pending]
         losses = self._reduce_sum(torch.stack([p.outcome.loss for p in pending]))
         figures = torch.stack([losses, torch.stack(norms).to(losses)]).tolist()
+        if self._spill is not None:
+            self._spill.after_step(pending[-1].duration_s)
         for one, loss_sum, norm in zip(pending, *figures, strict=True):
             self._emit_step(one, loss_sum, None if one.outcome.grad_norm is None else norm)
 
     def _emit_step(self, one: _Pending, loss_sum: float, grad_norm: float | None) -> None:
         num_items = len(one.step.uses)
-        if not math.isfinite(loss_sum):
-            raise DataError(
-                what=f"the loss of step {one.number} is {loss_sum}",
-                where=f"bucket {one.step.bucket[0]}x{one.step.bucket[1]}, epoch {one.epoch}",
-                fix="lower learning_rate, or use mixed_precision bf16 or no instead of fp16",
-            )
+        loss = loss_sum / num_items
+        overflow = grad_norm is not None and not math.isfinite(grad_norm)
+        if not math.isfinite(loss_sum) or (overflow and not self._gradients_may_overflow):
+            self._bad_step(one, loss, grad_norm)
+            return
+        self._name_spike(one, loss)
         self._progress = replace(
             self._progress,
             epoch_loss_sum=self._progress.epoch_loss_sum + loss_sum,
             epoch_items=self._progress.epoch_items + num_items,
+            recent_losses=remembered(self._progress.recent_losses, loss),
+            bad_steps_in_row=0,
         )
         self._emit(
             StepDone(
                 step=one.number,
                 epoch=one.epoch,
-                loss=loss_sum / num_items,
+                loss=loss,
                 lr=one.lr,
                 bucket=one.step.bucket,
-                grad_norm=grad_norm,
+                grad_norm=None if overflow else grad_norm,
                 items=num_items,
                 duration_s=round(one.duration_s, 6),
                 memory_bytes=_peak_memory_bytes(self._device),
             )
         )
+
+    def _bad_step(self, one: _Pending, loss: float, grad_norm: float | None) -> None:
+        """Stop, or count a step whose figures are no numbers.
+
+        Raises: DataError where such a step ends the run, or where its update was made already.
+        """
+        cause = cause_of(
+            one.step,
+            one.outcome,
+            loss=loss,
+            grad_norm=grad_norm,
+            name_of=self._name_of,
+            bad_weight=self._bad_weight,
+        )
+        if self._stops or one.outcome.applied:
+            raise bad_step_error(one.number, one.step, one.epoch, cause)
+        self._progress = replace(
+            self._progress,
+            steps_left_out=self._progress.steps_left_out + 1,
+            bad_steps_in_row=self._progress.bad_steps_in_row + 1,
+        )
+        message = f"step {one.number} is left out: {cause}"
+        self._emit(Notice(severity="warning", topic="bad step", message=message))
+
+    def _name_spike(self, one: _Pending, loss: float) -> None:
+        if is_spike(loss, self._progress.recent_losses):
+            images = names(one.step.uses, self._name_of)
+            message = f"the loss of step {one.number} jumps to {loss:.4g}; images: {images}"
+            self._emit(Notice(severity="warning", topic="spike", message=message))
 
 
 def _peak_memory_bytes(device: torch.device) -> int | None:

@@ -1,36 +1,40 @@
 """States: all that a run needs to go on as if it had never stopped.
 
     <run>/states/step00000100/
-        progress.json       step, place in the data, what the run is made of
+        progress.json           step, place in the data, what the run is made of
         unet.safetensors, text_encoder.safetensors (where trained), ema.safetensors
-        optimizer.pt        tensors and plain values only
-        manifest.json       size and BLAKE2b digest of each of the others
+        optimizer.safetensors   its tensors, and
+        optimizer.json          where each belongs; no pickle anywhere
+        manifest.json           size and BLAKE2b digest of each of the others
+        kept                    there if the state was asked for and is not the rolling one
 
 No random generator is stored: every random value has an address (see streams.py).
+This file knows what a state is and reads one; `state_write` writes it.
 """
 
 from __future__ import annotations
 
 import json
-import pickle
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdft.errors import DataError
-from sdft.files import require_space, whole_folder, write_json
+from sdft.files import PART_MARK
+from sdft.models.checkpoint import open_tensors, read
+from sdft.train.plain_tensors import put_together
 
 MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
-OPTIMIZER = "optimizer.pt"
+OPTIMIZER = "optimizer"
+KEPT = "kept"
 _READ_CHUNK_BYTES = 1 << 24
+_MAX_JSON_BYTES = 256 << 20
+"""A larger file is no part of a state; reading it could exhaust the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +42,7 @@ class Progress:
     """How far a run has come."""
 
     step: int = 0
-    """Updates done."""
+    """Updates done, those that were left out included."""
     epoch: int = 1
     """The epoch that the next update belongs to, from 1."""
     steps_into_epoch: int = 0
@@ -47,6 +51,14 @@ class Progress:
     epoch_items: int = 0
     last_epoch_loss: float | None = None
     """Mean loss of the last whole epoch."""
+    recent_losses: tuple[float, ...] = ()
+    """Of the last steps, to tell a spike by."""
+    micro_batches: tuple[int, ...] = ()
+    """Items a forward pass, one number a dataset, where a lack of memory has changed them."""
+    steps_left_out: int = 0
+    """Steps whose update was not made, because its figures were no numbers."""
+    bad_steps_in_row: int = 0
+    num_rollbacks: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,50 +83,16 @@ class SavedState:
     identity: Identity
     events_bytes: int
     """How long `events.jsonl` was; a resumed run goes on writing there."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The settings that decide the result, by dotted name."""
+    machine: Mapping[str, str] = field(default_factory=dict)
+    """What the last bits depend on besides: device, threads, versions."""
+    extras: Mapping[str, Any] = field(default_factory=dict)
+    """Plain values of other parts of the run, such as the history of its validation."""
 
 
 def state_name(step: int) -> str:
     return f"step{step:08d}"
-
-
-def save_state(
-    folder: Path,
-    *,
-    modules: Mapping[str, Mapping[str, Tensor]],
-    optimizer: Mapping[str, Any],
-    progress: Progress,
-    identity: Identity,
-    events_bytes: int,
-) -> int:
-    """Write a state; return its size in bytes.
-
-    `modules` maps a file stem (`unet`, `text_encoder`, `ema`) to its tensors.
-
-    Raises: EnvironmentFault where the disk has no room for it or the folder cannot be written.
-    """
-    weights_bytes = sum(
-        tensor.numel() * tensor.element_size()
-        for tensors in modules.values()
-        for tensor in tensors.values()
-    )
-    require_space(folder.parent, weights_bytes + tensor_bytes(optimizer), "saving the state")
-    with whole_folder(folder) as part:
-        for stem, tensors in modules.items():
-            held = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-            save_file(held, part / f"{stem}.safetensors")
-        torch.save(_on_cpu(optimizer), part / OPTIMIZER)
-        write_json(
-            part / PROGRESS,
-            {
-                "progress": asdict(progress),
-                "identity": dict(identity.parts),
-                "events_bytes": events_bytes,
-            },
-        )
-        files = sorted(path for path in part.iterdir())
-        manifest = {path.name: (path.stat().st_size, _digest(path)) for path in files}
-        write_json(part / MANIFEST, manifest)
-    return sum(size for size, _ in manifest.values())
 
 
 def read_state(folder: Path) -> SavedState:
@@ -124,60 +102,85 @@ def read_state(folder: Path) -> SavedState:
     """
     problem = damage(folder)
     if problem:
-        raise DataError(what=f"this state cannot be used: {problem}", where=str(folder))
-    record = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
-    return SavedState(
-        path=folder,
-        progress=Progress(**record["progress"]),
-        identity=Identity(parts=record["identity"]),
-        events_bytes=record["events_bytes"],
-    )
+        raise DataError(
+            what=problem,
+            where=str(folder),
+            fix="use another state, or --resume auto, which takes the newest whole one",
+        )
+    try:
+        record = _json(folder / PROGRESS)
+        return SavedState(
+            path=folder,
+            progress=_progress(record["progress"]),
+            identity=Identity(parts={str(k): str(v) for k, v in record["identity"].items()}),
+            events_bytes=int(record["events_bytes"]),
+            settings=dict(record["settings"]),
+            machine={str(k): str(v) for k, v in record["machine"].items()},
+            extras=dict(record["extras"]),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise DataError(
+            what=f"not the progress of a run, or that of another version of sdft ({error})",
+            where=str(folder / PROGRESS),
+        ) from error
 
 
 def damage(folder: Path) -> str:
-    """Return what is wrong with a state folder, or an empty string."""
+    """Return what is wrong with a state folder, or an empty string. Reads all of it."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = _json(folder / MANIFEST)
         entries = {str(name): (int(size), str(digest)) for name, (size, digest) in manifest.items()}
     except FileNotFoundError:
         return f"{MANIFEST} is missing"
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OSError, RecursionError) as error:
         return f"{MANIFEST} cannot be read ({error})"
     for name, (size, digest) in entries.items():
-        path = folder / Path(name).name
+        if name != Path(name).name:
+            return f"{MANIFEST} names a file outside of the state: {name!r}"
+        path = folder / name
         if not path.is_file():
             return f"{name} is missing"
-        if path.stat().st_size != size:
-            return f"{name} has {path.stat().st_size} bytes instead of {size}"
-        if _digest(path) != digest:
-            return f"{name} has been altered"
-    if not {PROGRESS, OPTIMIZER} <= entries.keys():
-        return f"{PROGRESS} or {OPTIMIZER} is missing"
-    return ""
+        try:
+            if path.stat().st_size != size:
+                return f"{name} has {path.stat().st_size} bytes instead of {size}"
+            if _digest(path) != digest:
+                return f"{name} has been altered"
+        except OSError as error:
+            return f"{name} cannot be read ({error})"
+    needed = {PROGRESS, f"{OPTIMIZER}.json", f"{OPTIMIZER}.safetensors"}
+    missing = sorted(needed - entries.keys())
+    return f"{missing[0]} is missing" if missing else ""
+
+
+def size_bytes(folder: Path) -> int:
+    """Return how much a state takes on the disk, as far as it is there."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
 def read_module(folder: Path, stem: str) -> dict[str, Tensor]:
-    """Return the tensors of one module, on the CPU."""
-    tensors: dict[str, Tensor] = load_file(folder / f"{stem}.safetensors")
-    return tensors
+    """Return the tensors of one module, on the CPU.
+
+    Raises: DataError where the state has no such file or it is none of tensors.
+    """
+    path = folder / f"{stem}.safetensors"
+    if not path.is_file():
+        raise DataError(what=f"this state holds no {stem}", where=str(folder))
+    return {name: read(tensor) for name, tensor in open_tensors(path).all_lazy().items()}
 
 
 def read_optimizer(folder: Path) -> dict[str, Any]:
-    """Return the optimizer's state; only tensors and plain values are let through.
+    """Return the optimizer's state, on the CPU.
 
-    Raises: DataError where the file holds anything else.
+    Raises: DataError where the files hold anything else.
     """
+    where = folder / f"{OPTIMIZER}.json"
     try:
-        with warnings.catch_warnings():
-            # torch warns of pickles that it did not write; those are refused here.
-            warnings.simplefilter("ignore", UserWarning)
-            state: dict[str, Any] = torch.load(
-                folder / OPTIMIZER, map_location="cpu", weights_only=True
-            )
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise DataError(
-            what=f"not an optimizer's state: {error}", where=str(folder / OPTIMIZER)
-        ) from error
+        value = _json(where)
+    except (ValueError, OSError, RecursionError) as error:
+        raise DataError(what=f"not an optimizer's state: {error}", where=str(where)) from error
+    state = put_together(read_module(folder, OPTIMIZER), value, where=str(where))
+    if not isinstance(state, dict):
+        raise DataError(what="not an optimizer's state: no dictionary", where=str(where))
     return state
 
 
@@ -185,37 +188,55 @@ def newest_state(states: Path) -> tuple[SavedState | None, list[tuple[Path, str]
     """Return the newest whole state of a run, and those passed over with the reason."""
     passed_over: list[tuple[Path, str]] = []
     for folder in sorted(finished_states(states), reverse=True):
-        problem = damage(folder)
-        if not problem:
+        try:
             return read_state(folder), passed_over
-        passed_over.append((folder, problem))
+        except DataError as error:
+            passed_over.append((folder, error.problems[0].what))
     return None, passed_over
 
 
 def finished_states(states: Path) -> list[Path]:
     """Return the state folders of a run, oldest first; unfinished ones are left out."""
-    return sorted(path for path in states.glob("step*") if path.name[4:].isdigit())
+    found = (path for path in states.glob("step*") if PART_MARK not in path.name)
+    return sorted(path for path in found if path.name[4:].isdigit())
 
 
-def tensor_bytes(value: Any) -> int:
-    """Return the bytes of all tensors inside dicts, lists and tuples."""
-    if isinstance(value, Tensor):
-        return value.numel() * value.element_size()
-    if isinstance(value, Mapping):
-        return sum(tensor_bytes(part) for part in value.values())
-    if isinstance(value, list | tuple):
-        return sum(tensor_bytes(part) for part in value)
-    return 0
+def step_of(folder: Path) -> int:
+    """Return the number of updates done, from a state's name."""
+    return int(folder.name[4:])
 
 
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().cpu()
-    if isinstance(value, Mapping):
-        return {key: _on_cpu(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_on_cpu(part) for part in value)
-    return value
+def is_kept(folder: Path) -> bool:
+    """Tell whether a state was asked for, so that no rolling one takes its place."""
+    return (folder / KEPT).exists()
+
+
+def _progress(record: Mapping[str, Any]) -> Progress:
+    """Read what `asdict` gave, each value of its kind.
+
+    Raises: ValueError, TypeError, KeyError.
+    """
+    values: dict[str, Any] = {}
+    for known in fields(Progress):
+        value = record[known.name]
+        if known.name in ("recent_losses", "micro_batches"):
+            kind = float if known.name == "recent_losses" else int
+            values[known.name] = tuple(kind(one) for one in value)
+        elif value is not None:
+            values[known.name] = float(value) if "loss" in known.name else int(value)
+        elif known.name != "last_epoch_loss":
+            raise ValueError(f"{known.name} is missing")
+    found = Progress(**values)
+    if found.step < 0 or found.epoch < 1 or found.steps_into_epoch < 0:
+        raise ValueError("a place before the start of the run")
+    return found
+
+
+def _json(path: Path) -> Any:
+    num_bytes = path.stat().st_size
+    if num_bytes > _MAX_JSON_BYTES:
+        raise ValueError(f"{num_bytes} bytes are too many")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _digest(path: Path) -> str:

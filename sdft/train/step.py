@@ -6,7 +6,7 @@ B batch, C latent channels, H and W latent height and width, S tokens, D text wi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,17 +15,19 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import Module, Parameter
 
+from sdft.errors import EnvironmentFault
 from sdft.train.batch import Batch
 from sdft.train.ema import MovingAverage
 from sdft.train.objective import LossRecipe, add_noise, item_losses, target_of
 from sdft.train.optim import shown_rate, steps_one_by_one
+from sdft.train.out_of_memory import is_out_of_memory, memory_fault
 from sdft.train.rounding import StochasticRounding
 from sdft.train.scaler import LossScaler
 from sdft.train.weighting import WeightRecipe, loss_weights
 
 
 class EncodeText(Protocol):
-    """Turns token ids [B, K, 77], and perhaps weights of the same shape, into contexts [B, S, D]."""
+    """Turns ids [B, K, 77], and perhaps weights of the same shape, into contexts [B, S, D]."""
 
     def __call__(self, ids_BKS: Tensor, weights_BKS: Tensor | None = None) -> Tensor: ...
 
@@ -71,6 +73,12 @@ class StepOutcome:
     grad_norm: Tensor | None
     """Of the whole gradient before clipping; none where clipping is off."""
     num_items: int
+    losses_finite: Tensor | None = None
+    """Of each item; shape [N]."""
+    contexts_finite: Tensor | None = None
+    """Whether the text encoder gave numbers for each item; shape [N]."""
+    applied: bool = True
+    """Whether the weights were changed; not where the figures are no numbers and were looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +101,13 @@ class Stepper:
     """For fp16 gradients; accelerate's own scaler is off then."""
     rounding: StochasticRounding | None = None
     average: MovingAverage | None = None
+    before_change: Callable[[], None] = lambda: None
+    """Called before the weights change: copies of them may still be under way."""
+    looks_first: bool = False
+    """Leave an update out whose loss or gradient is no number; waits for the device in each step.
+
+    On a CPU, where there is nothing to wait for, this is always so.
+    """
 
     def update(self, batches: Sequence[Batch]) -> StepOutcome:
         """Do one update with the gradient of the weighted sum over all micro-batches.
@@ -102,26 +117,61 @@ class Stepper:
         """
         device = self.accelerator.device
         total_loss = torch.zeros((), device=device)
+        losses_finite, contexts_finite = [], []
         num_items = 0
         for position, host_batch in enumerate(batches):
             batch = host_batch.to(device)
             is_last = position == len(batches) - 1
             with self._gradient_exchange(now=is_last):
-                contexts_BSD = self.encode_text(batch.ids_BKS, batch.word_weights_BKS)
+                contexts_BSD = self._contexts(batch)
                 losses_B = self.objective.losses(self.unet, batch, contexts_BSD)
                 # Gradients are averaged over the processes; the weights already hold the share.
                 scale = self.accelerator.num_processes
                 loss = (losses_B * batch.weights_B).sum() * scale
                 self.accelerator.backward(self.scaler.scaled(loss) if self.scaler else loss)
-            total_loss += losses_B.detach().sum()
-            num_items += len(batch)
-        grad_norm = self._apply()
-        if self.average is not None:
+            # What counts 0 stands for nothing: an image that cannot be read, or no image at all.
+            total_loss += (losses_B.detach() * (batch.weights_B > 0)).sum()
+            losses_finite.append(torch.isfinite(losses_B.detach()))
+            contexts_finite.append(torch.isfinite(contexts_BSD.detach()).flatten(1).all(dim=1))
+            num_items += int((host_batch.weights_B > 0).sum())
+        self.before_change()
+        try:
+            grad_norm, applied = self._apply(total_loss)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # Some weights may be changed already, so this step cannot be tried again.
+            raise self.memory_fault(None, num_items) from error
+        if self.average is not None and applied:
             self.average.update()
-        return StepOutcome(loss=total_loss, grad_norm=grad_norm, num_items=num_items)
+        return StepOutcome(
+            loss=total_loss,
+            grad_norm=grad_norm,
+            num_items=num_items,
+            losses_finite=torch.cat(losses_finite) if losses_finite else None,
+            contexts_finite=torch.cat(contexts_finite) if contexts_finite else None,
+            applied=applied,
+        )
 
-    def _apply(self) -> Tensor | None:
-        """Clip, step and forget the gradients; return their norm before clipping.
+    def memory_fault(self, bucket: tuple[int, int] | None, micro_batch: int) -> EnvironmentFault:
+        """Return the error that says what would free memory."""
+        return memory_fault(
+            where="the optimizer's step" if bucket is None else f"bucket {bucket[0]}x{bucket[1]}",
+            parameters=self.parameters,
+            optimizer_state=self.optimizer.state_dict(),
+            micro_batch=micro_batch,
+            device=self.accelerator.device,
+        )
+
+    def _contexts(self, batch: Batch) -> Tensor:
+        if batch.contexts_BSD is not None:
+            return batch.contexts_BSD
+        return self.encode_text(batch.ids_BKS, batch.word_weights_BKS)
+
+    def _apply(self, loss: Tensor) -> tuple[Tensor | None, bool]:
+        """Clip, step and forget the gradients.
+
+        Return their norm before clipping, and whether the weights were changed.
 
         Clipping comes after the last micro-batch, not in each: clipping partial sums would bound
         the update differently for every accumulation setting.
@@ -133,13 +183,39 @@ class Stepper:
             self.scaler.update(finite=finite)
         elif self.max_grad_norm > 0:
             grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
-        if self.rounding is not None:
-            plain = getattr(self.optimizer, "optimizer", self.optimizer)
-            self.rounding.step(plain, one_by_one=steps_one_by_one(plain))
-        elif finite:
-            self.optimizer.step()
+        looks = self.looks_first or self.accelerator.device.type == "cpu"
+        bad = looks and not self._is_finite(loss, grad_norm)
+        # accelerate's scaler leaves such a step out by itself, and has to see it to be renewed.
+        if finite and (not bad or self.accelerator.scaler is not None):
+            self._step_optimizer()
         self.optimizer.zero_grad(set_to_none=True)
-        return grad_norm if self.max_grad_norm > 0 else None
+        return grad_norm if self.max_grad_norm > 0 else None, not bad
+
+    def _step_optimizer(self) -> None:
+        if self.rounding is None:
+            self.optimizer.step()
+            return
+        plain = getattr(self.optimizer, "optimizer", self.optimizer)
+        self.rounding.step(plain, one_by_one=steps_one_by_one(plain))
+
+    def _is_finite(self, loss: Tensor, grad_norm: Tensor | None) -> bool:
+        """Tell, alike in all processes, whether a step's figures are numbers.
+
+        A gradient that overflows is nothing unusual where the loss is scaled, and the scaler
+        leaves it out by itself.
+        """
+        bad = (~torch.isfinite(loss)).float()
+        if self.scaler is None and self.accelerator.scaler is None:
+            if grad_norm is None:
+                norms = [torch.linalg.vector_norm(one.grad) for one in self._with_gradients()]
+                grad_norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else loss
+            bad = bad + (~torch.isfinite(grad_norm)).float()
+        if self.accelerator.num_processes > 1:
+            bad = self.accelerator.reduce(bad, reduction="sum")
+        return not bool(bad)
+
+    def _with_gradients(self) -> list[Parameter]:
+        return [one for one in self.parameters if one.grad is not None]
 
     def set_lr(self, factor: float) -> float:
         """Set every group to its base rate times `factor`; return the first group's rate."""

@@ -15,28 +15,52 @@ from accelerate import Accelerator
 
 from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
-from sdft.config.write import config_digest
+from sdft.control import ControlInbox
 from sdft.dataset.report import write_fates
+from sdft.errors import DataError
 from sdft.events import Emit, Notice, SettingChosen
-from sdft.jobs.sources import plan_dataset, word_rules
+from sdft.jobs.controlled import Controlled
+from sdft.jobs.sources import loss_weights, picture_rules, plan_dataset, word_rules
+from sdft.jobs.training.contexts import cached_contexts
 from sdft.jobs.training.data import TrainingData, training_data
-from sdft.jobs.training.keeping import Keeper, StateSource
-from sdft.jobs.training.latents import cached_latents
+from sdft.jobs.training.held_out import Chosen, hold_out
+from sdft.jobs.training.item_record import changes_since, write_items
+from sdft.jobs.training.keeping import Keeper
+from sdft.jobs.training.latents import cache_folder, cached_latents, latent_source
 from sdft.jobs.training.machine import build_accelerator, weight_dtype
+from sdft.jobs.training.masks import cached_masks
 from sdft.jobs.training.networks import Networks, prepare_networks
 from sdft.jobs.training.recipes import build_batch_maker, build_lr_factor, build_stepper
 from sdft.jobs.training.resuming import require_same
-from sdft.jobs.training.saving import ModelWriter, chosen_form
+from sdft.jobs.training.safekeeping import (
+    Rollback,
+    build_keeper,
+    require_room,
+    restore,
+    run_facts,
+)
+from sdft.jobs.training.starting import first_place
+from sdft.jobs.training.steering import build_actions
+from sdft.jobs.training.stopping import ASKED, StopRequest
+from sdft.jobs.training.watching import OVERLAP_RECORD, Watch, build_watch, is_finished
+from sdft.jobs.training.wishes import (
+    apply_attention,
+    average_wishes,
+    rate_wishes,
+    trained_precision,
+)
 from sdft.models.bundle import ModelBundle, load_bundle
-from sdft.models.digest import weights_fingerprint
 from sdft.rundir import RunDir
 from sdft.train.batch import BatchMaker
-from sdft.train.checkpoint import SaveRules
+from sdft.train.guard import first_bad_weight
 from sdft.train.loop import BetweenSteps, RunPlan, train
 from sdft.train.lr import Factor
 from sdft.train.meter import Meter
 from sdft.train.optim import parse_arguments
-from sdft.train.state import Identity, Progress, SavedState, read_module, read_optimizer
+from sdft.train.remarks import RemarkTeller
+from sdft.train.sampler import Order
+from sdft.train.spill import SpillWatch
+from sdft.train.state import SavedState
 from sdft.train.step import Stepper
 
 MAX_SEED = 2**31
@@ -56,32 +80,70 @@ class TrainingRun:
     stepper: Stepper
     lr_factor: Factor
     meter: Meter
-    keeper: Keeper
+    watch: Watch
+    say: RemarkTeller
+    inbox: ControlInbox
+    emit: Emit
     resumed_from: Path | None
 
-    def train(self, stop_reason: Callable[[], str | None]) -> str | None:
+    @property
+    def keeper(self) -> Keeper:
+        return self.watch.keeper
+
+    def train(self, stop: StopRequest) -> str | None:
         """Do the updates that are left; return why it stopped early, or None at the end."""
-        between = BetweenSteps(
-            after_step=self.keeper.after_step,
-            after_epoch=self.keeper.after_epoch,
-            stop_reason=stop_reason,
+        self.watch.at_first(self.meter)
+        try:
+            reason = train(
+                plan=self.plan,
+                maker=self.maker,
+                stepper=self.stepper,
+                lr_factor=self.lr_factor,
+                meter=self.meter,
+                between=self._between(stop),
+                say=self.say,
+            )
+        finally:
+            self.maker.latents.close()
+        if is_finished(reason):
+            self.watch.at_end(self.meter)
+        return reason
+
+    def _between(self, stop: StopRequest) -> BetweenSteps:
+        """Return what the loop calls: guards first, then who watches and saves, then orders."""
+        settings = self.config.training
+        between = self.watch.between(stop)
+        rollback = Rollback(
+            keeper=self.keeper, networks=self.networks, settings=settings, emit=self.emit
         )
-        return train(
-            plan=self.plan,
-            maker=self.maker,
-            stepper=self.stepper,
-            lr_factor=self.lr_factor,
-            meter=self.meter,
-            between=between,
+        controlled = Controlled(
+            self.inbox,
+            build_actions(
+                watch=self.watch,
+                networks=self.networks,
+                meter=self.meter,
+                optimizer_type=settings.optimizer_type,
+                stop=lambda: stop.ask(ASKED),
+            ),
+            emit=self.emit,
+            stop_reason=stop,
         )
+
+        def after_step(meter: Meter) -> None:
+            rollback.after_step(meter)
+            between.after_step(meter)
+            controlled.after_step(meter.step)
+
+        return replace(between, after_step=after_step)
 
     def save_at_end(self) -> Path:
         """Write the last checkpoint, and the state where one was asked for; return the former."""
         progress = self.meter.progress
         settings = self.config.training
+        checkpoint = self.keeper.save_checkpoint(self.keeper.output_name, progress)
         if settings.save_state or settings.save_state_on_train_end:
             self.keeper.save_state(progress)
-        return self.keeper.save_checkpoint(self.keeper.output_name, progress)
+        return checkpoint
 
 
 def prepare_run(
@@ -102,40 +164,112 @@ def prepare_run(
         device=settings.device,
         mixed_precision=settings.mixed_precision,
         deterministic=settings.deterministic,
+        own_scaler=settings.full_fp16,
         emit=emit,
     )
     dataset = plan_dataset(config, emit=emit)
     bundle = _load_model(settings)
     latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit)
-    write_fates(run.fates_file, dataset.index, dataset.plan, (*dataset.rejected, *latents.rejected))
+    placements = dataset.plan.placements
+    masks = cached_masks(config, placements, latents.keys, folder=cache_folder(config), emit=emit)
+    held_out = hold_out(
+        config,
+        Chosen(placements=placements, keys=latents.keys, masks=masks.keys),
+        bundle=bundle,
+        accelerator=accelerator,
+        record=run.path / OVERLAP_RECORD,
+        emit=emit,
+    )
+    rejected = (*dataset.rejected, *latents.rejected)
+    write_fates(run.fates_file, dataset.index, dataset.plan, rejected, held_out.paths)
     data = training_data(
-        dataset.plan.placements,
-        latents.keys,
+        held_out.train.placements,
+        held_out.train.keys,
         words=word_rules(config.datasets),
+        pictures=picture_rules(config.datasets),
+        loss_weights=loss_weights(config.datasets, settings.prior_loss_weight),
         batch_size=dataset.batch_sizes,
+        masks=held_out.train.masks,
     )
     plan = run_plan(settings, data, accelerator, emit)
     networks = _prepare_networks(settings, bundle, accelerator, emit)
-    identity = run_identity(config, data, bundle, plan)
-    if state is not None:
-        require_same(state.identity, identity, where=state.path)
-        _restore(networks, state)
+    facts = run_facts(config, data, networks, plan)
+    if state is None:
+        progress = first_place(settings, plan, emit)
+    else:
+        digest = state.identity.parts.get("dataset", "")
+        changed = require_same(
+            state,
+            facts,
+            allowed=settings.allow_changed,
+            dataset_changes=changes_since(run.items, digest, data),
+            emit=emit,
+        )
+        restore(networks, state, settings=settings, changed=changed)
+        progress = state.progress
+    write_items(run.items, data)
     meter = Meter(
-        state.progress if state else Progress(),
+        progress,
         emit=emit,
         device=accelerator.device,
         reduce_sum=lambda losses: accelerator.reduce(losses, reduction="sum"),
+        name_of=lambda use: data.items[use.placement].key,
+        bad_weight=lambda: first_bad_weight(
+            {"unet": networks.plain_unet, "text_encoder": networks.plain_text_encoder}
+        ),
+        stops_at_bad_steps=settings.on_bad_step == "stop",
+        gradients_may_overflow=networks.scaler is not None or accelerator.scaler is not None,
+        spill=SpillWatch(accelerator.device, emit),
+    )
+    keeper = build_keeper(
+        config,
+        run=run,
+        plan=plan,
+        networks=networks,
+        facts=facts,
+        events_bytes=events_bytes,
+        emit=emit,
+    )
+    networks.wait_for_copies.append(keeper.writer.wait_for_copies)
+    require_room(keeper, settings, progress, emit)
+    if state is not None:
+        keeper.catch_up(progress)
+    contexts = cached_contexts(
+        settings,
+        held_out.train.placements,
+        word_rules(config.datasets),
+        networks,
+        folder=cache_folder(config),
+        emit=emit,
+    )
+    source = latent_source(settings, latents, bundle, accelerator)
+    maker = build_batch_maker(settings, data, bundle, source, masks, plan, contexts)
+    stepper = build_stepper(settings, networks)
+    watch = build_watch(
+        config,
+        held_out,
+        run=run,
+        networks=networks,
+        stepper=stepper,
+        maker=maker,
+        keeper=keeper,
+        emit=emit,
     )
     return TrainingRun(
         config=config,
         plan=plan,
         data=data,
         networks=networks,
-        maker=build_batch_maker(settings, data, bundle, latents, plan),
-        stepper=build_stepper(settings, networks),
+        maker=maker,
+        stepper=stepper,
         lr_factor=build_lr_factor(settings, plan.total_steps),
         meter=meter,
-        keeper=_keeper(config, run, plan, networks, identity, events_bytes, emit),
+        watch=watch,
+        say=RemarkTeller(
+            emit=emit, max_failed=max(1, int(data.num_images * settings.max_rejected_share))
+        ),
+        inbox=ControlInbox(run),
+        emit=emit,
         resumed_from=state.path if state else None,
     )
 
@@ -155,47 +289,53 @@ def run_plan(
     settings: TrainingSettings, data: TrainingData, accelerator: Accelerator, emit: Emit
 ) -> RunPlan:
     """Return the order and length of the run."""
+    assert settings.seed is not None, "with_seed comes first"
     accumulation = settings.gradient_accumulation_steps
-    effective = [size * accumulation * accelerator.num_processes for size in data.batch_size]
-    per_epoch = data.num_steps_per_epoch(effective)
+    order = Order(
+        groups=data.groups,
+        effective_batch=[
+            size * accumulation * accelerator.num_processes for size in data.batch_size
+        ],
+        seed=settings.seed,
+        partial_batches=settings.partial_batches,
+    )
     total = settings.max_train_steps
     if settings.max_train_epochs is not None:
-        total = settings.max_train_epochs * per_epoch
-    elsewhere = math.ceil(data.num_batches_per_epoch / (accumulation * accelerator.num_processes))
-    if elsewhere != per_epoch:
-        message = (
-            f"an epoch has {per_epoch} steps; sd-scripts would count {elsewhere}, because there"
-            " a step may take batches of several buckets"
+        total = order.steps_through(settings.max_train_epochs)
+    num_epochs = order.epochs_for(total)
+    if total == 0 or num_epochs == 0:
+        raise DataError(
+            what="no bucket holds enough images for one whole step",
+            where=f"partial_batches = {settings.partial_batches}",
+            fix="lower the batch size, or set partial_batches to keep",
         )
-        emit(Notice(severity="info", topic="steps", message=message))
-    assert settings.seed is not None, "with_seed comes first"
+    _tell_of_order(order, data, accumulation * accelerator.num_processes, emit)
     return RunPlan(
-        groups=data.groups,
+        order=order,
         batch_size=data.batch_size,
-        effective_batch=effective,
-        seed=settings.seed,
         total_steps=total,
-        num_epochs=math.ceil(total / per_epoch),
+        num_epochs=num_epochs,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
     )
 
 
-def run_identity(
-    config: Config, data: TrainingData, bundle: ModelBundle, plan: RunPlan
-) -> Identity:
-    """Return what has to be the same when a run goes on; its length may change."""
-    settings = config.training
-    any_length = config.with_training(max_train_steps=1, max_train_epochs=None, seed=0)
-    return Identity(
-        parts={
-            "settings": config_digest(any_length),
-            "seed": str(settings.seed),
-            "dataset": data.digest,
-            "model": weights_fingerprint(bundle.unet.state_dict()),
-            "effective_batch": ",".join(map(str, plan.effective_batch)),
-        }
-    )
+def _tell_of_order(order: Order, data: TrainingData, batches_a_step: int, emit: Emit) -> None:
+    """Say where an epoch is not what people of sd-scripts expect, or leaves images out."""
+    per_epoch = order.steps_through(1)
+    elsewhere = math.ceil(data.num_batches_per_epoch / batches_a_step)
+    if elsewhere != per_epoch:
+        message = (
+            f"an epoch has {per_epoch} steps; sd-scripts would count {elsewhere}, because there"
+            " a step may take batches of several buckets and every batch may be partial"
+        )
+        emit(Notice(severity="info", topic="steps", message=message))
+    if left_out := order.left_out():
+        message = (
+            f"partial_batches = drop leaves {left_out} of {order.num_uses} uses out of each epoch;"
+            f" images of {order.never_used()} buckets are never trained on"
+        )
+        emit(Notice(severity="warning", topic="steps", message=message))
 
 
 def _load_model(settings: TrainingSettings) -> ModelBundle:
@@ -211,6 +351,7 @@ def _load_model(settings: TrainingSettings) -> ModelBundle:
 def _prepare_networks(
     settings: TrainingSettings, bundle: ModelBundle, accelerator: Accelerator, emit: Emit
 ) -> Networks:
+    apply_attention(settings, bundle, accelerator, emit)
     return prepare_networks(
         bundle,
         accelerator,
@@ -223,62 +364,8 @@ def _prepare_networks(
         clip_skip=settings.clip_skip,
         frozen_dtype=weight_dtype(accelerator.mixed_precision),
         emit=emit,
-    )
-
-
-def _restore(networks: Networks, state: SavedState) -> None:
-    for stem in networks.trained_weights():
-        networks.load_weights(stem, read_module(state.path, stem))
-    networks.load_optimizer_state(read_optimizer(state.path))
-
-
-def _keeper(
-    config: Config,
-    run: RunDir,
-    plan: RunPlan,
-    networks: Networks,
-    identity: Identity,
-    events_bytes: Callable[[], int],
-    emit: Emit,
-) -> Keeper:
-    settings = config.training
-    assert settings.output_dir is not None, "the check of the settings asks for it"
-    form = chosen_form(settings, networks.bundle)
-    every_n_epochs = settings.save_every_n_epochs
-    if settings.save_n_epoch_ratio:
-        every_n_epochs = max(1, plan.num_epochs // settings.save_n_epoch_ratio)
-    rules = SaveRules(
-        every_n_steps=settings.save_every_n_steps,
-        every_n_epochs=every_n_epochs,
-        last_n_steps=settings.save_last_n_steps,
-        last_n_epochs=settings.save_last_n_epochs,
-    )
-    state_rules = replace(
-        rules,
-        last_n_steps=settings.save_last_n_steps_state or rules.last_n_steps,
-        last_n_epochs=settings.save_last_n_epochs_state or rules.last_n_epochs,
-    )
-    return Keeper(
-        output_dir=settings.output_dir,
-        output_name=run.path.stem,
-        form=form,
-        states=run.states,
-        total_steps=plan.total_steps,
-        num_epochs=plan.num_epochs,
-        checkpoints=rules,
-        state_rules=state_rules if settings.save_state else SaveRules(),
-        rolling_state_s=60.0 * settings.rolling_state_minutes,
-        write_model=ModelWriter(
-            networks=networks,
-            settings=settings,
-            form=form,
-            resolution=config.datasets[0].resolution,
-        ),
-        state=StateSource(
-            modules=networks.trained_weights,
-            optimizer=networks.optimizer_state,
-            identity=identity,
-            events_bytes=events_bytes,
-        ),
-        emit=emit,
+        wishes=rate_wishes(settings),
+        precision=trained_precision(settings, accelerator, emit),
+        average=average_wishes(settings),
+        seed=settings.seed or 0,
     )

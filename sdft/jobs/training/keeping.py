@@ -1,6 +1,7 @@
 """Writes a run's checkpoints and states between its steps, and removes those that are too old.
 
-In: the live networks and the rules of saving. Out: files, and an event for each.
+In: the live networks and the rules of saving. Out: files, and an event for each. The writing
+itself goes on in the background; an older file goes only when the newer one was read back.
 """
 
 from __future__ import annotations
@@ -9,21 +10,31 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor
 
 from sdft.events import CheckpointSaved, Emit, FileRemoved, Notice, StateSaved
-from sdft.files import remove
+from sdft.files import flush_folder, remove, write_bytes
+from sdft.jobs.training.saving import ModelWriter
+from sdft.train.background import BackgroundWriter, SaveJob
 from sdft.train.checkpoint import SaveRules, epoch_stem, file_name, step_stem
 from sdft.train.meter import Meter
-from sdft.train.state import Identity, Progress, damage, finished_states, save_state, state_name
+from sdft.train.state import (
+    KEPT,
+    Identity,
+    Progress,
+    damage,
+    finished_states,
+    is_kept,
+    state_name,
+    step_of,
+)
+from sdft.train.state_write import StateContent, write_state
 
 
-class WriteModel(Protocol):
-    """Writes the networks as they are now to a path; returns the size in bytes."""
-
-    def __call__(self, path: Path, progress: Progress) -> int: ...
+def _nothing() -> dict[str, Any]:
+    return {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +45,34 @@ class StateSource:
     optimizer: Callable[[], Mapping[str, Any]]
     identity: Identity
     events_bytes: Callable[[], int]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    machine: Mapping[str, str] = field(default_factory=dict)
+    extras: Callable[[], Mapping[str, Any]] = _nothing
+    """Plain values that other parts of the run want back after a resume."""
+
+    def content(self, progress: Progress) -> StateContent:
+        return StateContent(
+            modules=self.modules(),
+            optimizer=self.optimizer(),
+            progress=progress,
+            identity=self.identity,
+            events_bytes=self.events_bytes(),
+            settings=self.settings,
+            machine=self.machine,
+            extras=self.extras(),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RollingRules:
+    """When the rolling state is renewed; 0 switches a rule off."""
+
+    every_s: float = 0.0
+    every_n_steps: int = 0
+
+    def due(self, step: int, since_s: float) -> bool:
+        by_step = self.every_n_steps > 0 and step % self.every_n_steps == 0
+        return by_step or (self.every_s > 0 and since_s > self.every_s)
 
 
 @dataclass(kw_only=True)
@@ -46,115 +85,195 @@ class Keeper:
     states: Path
     total_steps: int
     num_epochs: int
+    steps_through: Callable[[int], int]
+    """Updates of the first so many epochs."""
     checkpoints: SaveRules
     state_rules: SaveRules
     """As for checkpoints, where states are saved with them."""
-    rolling_state_s: float
-    """A state is renewed after so many seconds; 0 never does."""
-    write_model: WriteModel
+    rolling: RollingRules
+    write_model: ModelWriter
     state: StateSource
+    writer: BackgroundWriter
     emit: Emit
     _last_state_s: float = field(default_factory=time.monotonic)
-    _asked: set[int] = field(default_factory=set)
-    """Steps whose states the user asked to keep."""
 
     def after_step(self, meter: Meter) -> None:
         """Save what is due after an update."""
         step = meter.step
+        jobs = []
         if self.checkpoints.after_step(step, self.total_steps):
-            self.save_checkpoint(step_stem(self.output_name, step), meter.progress)
-            self._drop_checkpoint(step_stem, self.checkpoints.step_to_remove(step))
+            jobs += self._checkpoint(step_stem(self.output_name, step), meter.progress)
+            jobs += self._step_checkpoint_dropped(step)
         if self.state_rules.after_step(step, self.total_steps):
-            self._keep_state(meter.progress)
-            self._drop_state(self.state_rules.step_to_remove(step))
-        elif self.rolling_state_s and time.monotonic() - self._last_state_s > self.rolling_state_s:
-            self.save_rolling_state(meter.progress)
-        meter.restart_clock()
+            jobs += self._state(meter.progress, kept=True)
+            jobs += self._step_state_dropped(step)
+        elif self.rolling.due(step, time.monotonic() - self._last_state_s):
+            jobs += self._state(meter.progress, kept=False)
+        self._submit(jobs, meter)
 
     def after_epoch(self, meter: Meter) -> None:
         """Save what is due after an epoch; `meter` already counts the next one."""
         epoch = meter.progress.epoch - 1
+        jobs = []
         if self.checkpoints.after_epoch(epoch, self.num_epochs):
-            self.save_checkpoint(epoch_stem(self.output_name, epoch), meter.progress)
-            self._drop_checkpoint(epoch_stem, self.checkpoints.epoch_to_remove(epoch))
+            jobs += self._checkpoint(epoch_stem(self.output_name, epoch), meter.progress)
+            jobs += self._epoch_checkpoint_dropped(epoch)
         if self.state_rules.after_epoch(epoch, self.num_epochs):
-            self._keep_state(meter.progress)
-            old = self.state_rules.epoch_to_remove(epoch)
-            if old is not None:
-                self._drop_state(meter.step * old // epoch)
-        meter.restart_clock()
+            jobs += self._state(meter.progress, kept=True)
+            jobs += self._epoch_state_dropped(epoch)
+        self._submit(jobs, meter)
+
+    def catch_up(self, progress: Progress) -> None:
+        """Remove what should be gone at this place, for a run that died before it came to that."""
+        step, epoch = progress.step, progress.epoch - 1
+        jobs = []
+        if self.checkpoints.after_step(step, self.total_steps):
+            jobs += self._step_checkpoint_dropped(step)
+        if self.state_rules.after_step(step, self.total_steps):
+            jobs += self._step_state_dropped(step)
+        if progress.steps_into_epoch == 0 and epoch > 0:
+            if self.checkpoints.after_epoch(epoch, self.num_epochs):
+                jobs += self._epoch_checkpoint_dropped(epoch)
+            if self.state_rules.after_epoch(epoch, self.num_epochs):
+                jobs += self._epoch_state_dropped(epoch)
+        self.writer.submit(jobs)
+        self.writer.wait()
 
     def save_checkpoint(self, stem: str, progress: Progress) -> Path:
-        """Write a checkpoint under the file name that its form asks for."""
-        path = self.output_dir / file_name(stem, self.form)
-        started_s = time.monotonic()
-        size_bytes = self.write_model(path, progress)
-        self.emit(
-            CheckpointSaved(
-                step=progress.step,
-                epoch=progress.epoch,
-                path=str(path),
-                size_bytes=size_bytes,
-                duration_s=time.monotonic() - started_s,
-            )
-        )
-        return path
+        """Write a checkpoint under the file name that its form asks for, and wait for it."""
+        self.writer.submit(self._checkpoint(stem, progress))
+        self.writer.wait()
+        return self.output_dir / file_name(stem, self.form)
+
+    def replace_checkpoint(self, stem: str, progress: Progress) -> None:
+        """Write a checkpoint in the background; an older one of that name is there until then."""
+        self.writer.submit(self._checkpoint(stem, progress))
 
     def save_rolling_state(self, progress: Progress) -> Path:
-        """Write a state and then remove the rolling one before it."""
-        previous = [p for p in finished_states(self.states) if int(p.name[4:]) not in self._asked]
-        folder = self.save_state(progress)
-        for old in previous:
-            if old != folder:
-                self._remove(old)
-        return folder
+        """Write a state, then remove the rolling one before it; wait for both."""
+        return self.save_state(progress, kept=False)
 
-    def save_state(self, progress: Progress) -> Path:
-        """Write a state, unless a whole one of this step is there."""
-        folder = self.states / state_name(progress.step)
+    def save_state(self, progress: Progress, *, kept: bool = True) -> Path:
+        """Write a state and wait for it; a `kept` one is not removed by a rolling one."""
+        self.writer.submit(self._state(progress, kept=kept))
+        self.writer.wait()
+        return self.states / state_name(progress.step)
+
+    def drop_rolling_states(self) -> None:
+        """Remove the states that nobody asked for; those of a finished run are of no use."""
+        for folder in finished_states(self.states):
+            if not is_kept(folder):
+                self._remove(folder)
+
+    def _submit(self, jobs: list[SaveJob], meter: Meter) -> None:
+        if jobs:
+            self.writer.submit(jobs)
+            meter.restart_clock()
+
+    def _checkpoint(self, stem: str, progress: Progress) -> list[SaveJob]:
+        path = self.output_dir / file_name(stem, self.form)
+
+        def write(content: Any) -> None:
+            started_s = time.monotonic()
+            size_bytes = self.write_model(path, content)
+            flush_folder(path.parent)
+            self.emit(
+                CheckpointSaved(
+                    step=progress.step,
+                    epoch=progress.epoch,
+                    path=str(path),
+                    size_bytes=size_bytes,
+                    duration_s=time.monotonic() - started_s,
+                )
+            )
+
+        content = self.write_model.content()
+        return [
+            SaveJob(
+                name=stem,
+                content=content,
+                num_bytes=content.num_bytes,
+                copied=lambda live: live.copied(),
+                write=write,
+            )
+        ]
+
+    def _state(self, progress: Progress, *, kept: bool) -> list[SaveJob]:
+        """Return what writes a state, unless a whole one of this step is there."""
         self._last_state_s = time.monotonic()
+        folder = self.states / state_name(progress.step)
         if folder.exists():
             problem = damage(folder)
             if not problem:
-                return folder
-            self.emit(
-                Notice(severity="warning", topic="state", message=f"{folder}: {problem}; replaced")
-            )
+                return [self._job(lambda: _keep(folder))] if kept else []
+            message = f"{folder}: {problem}; replaced"
+            self.emit(Notice(severity="warning", topic="state", message=message))
             remove(folder)
-        started_s = time.monotonic()
-        size_bytes = save_state(
-            folder,
-            modules=self.state.modules(),
-            optimizer=self.state.optimizer(),
-            progress=progress,
-            identity=self.state.identity,
-            events_bytes=self.state.events_bytes(),
-        )
-        self.emit(
-            StateSaved(
-                step=progress.step,
-                epoch=progress.epoch,
-                path=str(folder),
-                size_bytes=size_bytes,
-                duration_s=time.monotonic() - started_s,
+
+        def write(content: StateContent) -> None:
+            started_s = time.monotonic()
+            size_bytes = write_state(folder, content, kept=kept)
+            self.emit(
+                StateSaved(
+                    step=progress.step,
+                    epoch=progress.epoch,
+                    path=str(folder),
+                    size_bytes=size_bytes,
+                    duration_s=time.monotonic() - started_s,
+                )
             )
+            for old in finished_states(self.states):
+                if not is_kept(old) and step_of(old) < progress.step:
+                    self._remove(old)
+
+        content = self.state.content(progress)
+        return [
+            SaveJob(
+                name=folder.name,
+                content=content,
+                num_bytes=content.num_bytes,
+                copied=lambda live: live.copied(),
+                write=write,
+            )
+        ]
+
+    def _step_checkpoint_dropped(self, step: int) -> list[SaveJob]:
+        return self._checkpoint_dropped(step_stem, self.checkpoints.step_to_remove(step))
+
+    def _epoch_checkpoint_dropped(self, epoch: int) -> list[SaveJob]:
+        return self._checkpoint_dropped(epoch_stem, self.checkpoints.epoch_to_remove(epoch))
+
+    def _checkpoint_dropped(
+        self, stem: Callable[[str, int], str], number: int | None
+    ) -> list[SaveJob]:
+        if number is None:
+            return []
+        path = self.output_dir / file_name(stem(self.output_name, number), self.form)
+        return [self._job(lambda: self._remove(path))]
+
+    def _step_state_dropped(self, step: int) -> list[SaveJob]:
+        return self._state_dropped(self.state_rules.step_to_remove(step))
+
+    def _epoch_state_dropped(self, epoch: int) -> list[SaveJob]:
+        old = self.state_rules.epoch_to_remove(epoch)
+        return self._state_dropped(None if old is None else self.steps_through(old))
+
+    def _state_dropped(self, step: int | None) -> list[SaveJob]:
+        if step is None:
+            return []
+        folder = self.states / state_name(step)
+        return [self._job(lambda: self._remove(folder))]
+
+    def _job(self, action: Callable[[], None]) -> SaveJob:
+        return SaveJob(
+            name="", content=None, num_bytes=0, copied=lambda _: None, write=lambda _: action()
         )
-        return folder
-
-    def _keep_state(self, progress: Progress) -> None:
-        self._asked.add(progress.step)
-        self.save_state(progress)
-
-    def _drop_state(self, step: int | None) -> None:
-        if step is not None and step in self._asked:
-            self._asked.discard(step)
-            self._remove(self.states / state_name(step))
-
-    def _drop_checkpoint(self, stem: Callable[[str, int], str], number: int | None) -> None:
-        if number is not None:
-            self._remove(self.output_dir / file_name(stem(self.output_name, number), self.form))
 
     def _remove(self, path: Path) -> None:
         if path.exists():
             remove(path)
             self.emit(FileRemoved(path=str(path)))
+
+
+def _keep(folder: Path) -> None:
+    write_bytes(folder / KEPT, b"")

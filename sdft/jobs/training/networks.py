@@ -5,9 +5,9 @@ In: a loaded bundle and the accelerator. Out: Networks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -66,6 +66,12 @@ class Networks:
     scaler: LossScaler | None = None
     rounding: StochasticRounding | None = None
     average: MovingAverage | None = None
+    wait_for_copies: list[Callable[[], None]] = field(default_factory=list)
+    """Called before anything changes the weights: copies of them may still be under way."""
+
+    def before_change(self) -> None:
+        for wait in self.wait_for_copies:
+            wait()
 
     @property
     def plain_optimizer(self) -> Any:
@@ -104,6 +110,8 @@ class Networks:
         Those are the moving average, or what a schedule-free optimizer keeps for it; without
         either, nothing changes.
         """
+        if self.saves_other_weights:
+            self.before_change()
         if self.average is not None:
             with self.average.swapped_in():
                 yield

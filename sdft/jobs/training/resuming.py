@@ -5,11 +5,19 @@ In: a state folder, or the folder of a run's states. Out: a SavedState, or None 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sdft.errors import UserError
-from sdft.events import Emit, Notice
+from sdft.events import CheckpointSaved, Emit, Event, EventLine, Notice, StateSaved
 from sdft.train.state import MANIFEST, Identity, SavedState, newest_state, read_state
+
+SETTINGS = "settings"
+_LONG = 60
+"""Characters of a value that are shown."""
 
 
 def resumed_state(folder: Path | None, emit: Emit) -> SavedState | None:
@@ -36,23 +44,116 @@ def resumed_state(folder: Path | None, emit: Emit) -> SavedState | None:
     return state
 
 
-def require_same(saved: Identity, now: Identity, *, where: Path) -> None:
-    """Check that a state belongs to the run that goes on from it.
+def events_to_keep(events_file: Path, state: SavedState | None) -> list[Event]:
+    """Return what was said after a state was taken, about work that was done before it.
 
-    Raises: UserError that lists what differs.
+    A state holds the length of `events.jsonl` at its step, and a resumed run cuts the file there.
+    Files are written in the background, so the line about a checkpoint may stand behind the cut;
+    that checkpoint is not written again.
     """
-    different = saved.differences(now)
-    if different:
-        rows = [
-            f"{name} ({_short(saved.parts.get(name))}, now {_short(now.parts.get(name))})"
-            for name in different
-        ]
+    if state is None:
+        return []
+    try:
+        with events_file.open("rb") as file:
+            file.seek(state.events_bytes)
+            lines = file.read().decode("ascii", "replace").splitlines()
+    except OSError:
+        return []
+    events = [found[1] for line in lines if (found := EventLine.read(line)) is not None]
+    return [
+        event
+        for event in events
+        if isinstance(event, CheckpointSaved | StateSaved) and event.step <= state.progress.step
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunFacts:
+    """What a run is made of, to compare with a state."""
+
+    identity: Identity
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Those that decide the result, by name."""
+    machine: Mapping[str, str] = field(default_factory=dict)
+    """What the last bits depend on: device, threads, versions."""
+
+
+def require_same(
+    state: SavedState,
+    now: RunFacts,
+    *,
+    allowed: Collection[str] = (),
+    dataset_changes: Sequence[str] = (),
+    emit: Emit,
+) -> frozenset[str]:
+    """Check that a state belongs to the run that goes on from it; return the names that differ.
+
+    Only those in `allowed` may. `dataset_changes` are words for what differs in the images.
+
+    Raises: UserError that shows each difference.
+    """
+    changes = changed(state, now, dataset_changes=dataset_changes)
+    refused = [name for name in changes if name not in allowed]
+    if refused:
+        names = " ".join(refused)
         raise UserError(
-            what="this state was made by another run: " + "; ".join(rows),
-            where=str(where),
-            fix="use the settings, images and model of that run, or start a new run",
+            what="this state was made by another run:\n"
+            + "\n".join(f"    {name}: {changes[name]}" for name in refused),
+            where=str(state.path),
+            fix=f"use the settings, images and model of that run, or accept it: --allow-changed"
+            f" {names}",
         )
+    for name, words in changes.items():
+        message = f"{name}: {words}; allowed, so the run is no longer the one that was begun"
+        emit(Notice(severity="warning", topic="resume", message=message))
+    if state.machine:
+        _tell_of_machine(state.machine, now.machine, emit)
+    return frozenset(changes)
 
 
-def _short(value: str | None) -> str:
-    return "nothing" if value is None else value[:12]
+def changed(
+    state: SavedState, now: RunFacts, *, dataset_changes: Sequence[str] = ()
+) -> dict[str, str]:
+    """Return what differs, by name, in words."""
+    parts = state.identity.differences(now.identity)
+    found = {}
+    if SETTINGS in parts:
+        parts.remove(SETTINGS)
+        old, new = (_plain(values) for values in (state.settings, now.settings))
+        names = [name for name in old | new if old.get(name) != new.get(name)]
+        found = {name: f"{_shown(old.get(name))}, now {_shown(new.get(name))}" for name in names}
+        if not found:
+            found[SETTINGS] = "they differ, and the state does not say in what"
+    for name in parts:
+        old_value, new_value = state.identity.parts.get(name), now.identity.parts.get(name)
+        found[name] = f"{_shown(old_value)}, now {_shown(new_value)}"
+    if "dataset" in found and dataset_changes:
+        found["dataset"] = "; ".join(dataset_changes)
+    return found
+
+
+def _tell_of_machine(saved: Mapping[str, str], now: Mapping[str, str], emit: Emit) -> None:
+    rows = [
+        f"{name} {saved.get(name, 'unknown')}, now {now.get(name, 'unknown')}"
+        for name in [*saved, *(name for name in now if name not in saved)]
+        if saved.get(name) != now.get(name)
+    ]
+    if rows:
+        message = (
+            f"the state was made with {'; '.join(rows)}. The run goes on with the same data, but"
+            " its last bits may differ from a run that was never stopped"
+        )
+        emit(Notice(severity="warning", topic="exactness", message=message))
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values as they come back from JSON, so that a list equals a tuple."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(values)))
+    return plain
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "nothing"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= _LONG else f"{text[:_LONG]}..."

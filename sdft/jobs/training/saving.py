@@ -20,8 +20,9 @@ from sdft.files import remove, replace, unfinished_name
 from sdft.jobs.training.networks import Networks
 from sdft.models.bundle import ModelBundle
 from sdft.models.text import text_state_dict
+from sdft.train.plain_tensors import on_cpu, tensor_bytes
 from sdft.train.schedule import NUM_TIMESTEPS
-from sdft.train.state import Progress
+from sdft.train.state_write import require_finite
 
 
 def chosen_form(settings: TrainingSettings, bundle: ModelBundle) -> str:
@@ -29,6 +30,28 @@ def chosen_form(settings: TrainingSettings, bundle: ModelBundle) -> str:
     if settings.save_model_as is not None:
         return settings.save_model_as
     return "safetensors" if settings.use_safetensors else bundle.form
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelContent:
+    """The weights of a model at one moment."""
+
+    unet: Mapping[str, Tensor]
+    text_encoder: Mapping[str, Tensor]
+    is_copy: bool = False
+    """Whether the tensors are its own, so that training does not change them."""
+
+    @property
+    def num_bytes(self) -> int:
+        """Return what a copy takes, 0 where this is one."""
+        return 0 if self.is_copy else tensor_bytes([dict(self.unet), dict(self.text_encoder)])
+
+    def copied(self) -> ModelContent:
+        if self.is_copy:
+            return self
+        return ModelContent(
+            unet=on_cpu(self.unet), text_encoder=on_cpu(self.text_encoder), is_copy=True
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +64,34 @@ class ModelWriter:
     resolution: tuple[int, int]
     """Of the first dataset, for the file's metadata."""
 
-    def __call__(self, path: Path, progress: Progress) -> int:
-        """Write to `path`; return the size in bytes."""
+    def content(self) -> ModelContent:
+        """Return the networks as they are now.
+
+        A moving average, or what a schedule-free optimizer keeps, is what is saved; it stands in
+        the networks for a moment only and is copied at once.
+        """
+        networks = self.networks
+        live = ModelContent(
+            unet=networks.plain_unet.state_dict(),
+            text_encoder=text_state_dict(networks.plain_text_encoder),
+        )
+        if not networks.saves_other_weights:
+            return live
+        with networks.evaluation_weights():
+            return live.copied()
+
+    def __call__(self, path: Path, content: ModelContent) -> int:
+        """Write to `path`; return the size in bytes.
+
+        Raises: DataError where a weight is no number.
+        """
+        modules = {"unet": content.unet, "text_encoder": content.text_encoder}
+        require_finite(modules, what_for=path.name)
         return write_model(
             path,
             bundle=self.networks.bundle,
-            unet=self.networks.plain_unet.state_dict(),
-            text_encoder=text_state_dict(self.networks.plain_text_encoder),
+            unet=content.unet,
+            text_encoder=content.text_encoder,
             form=self.form,
             save_precision=self.settings.save_precision,
             metadata=self._metadata(path),

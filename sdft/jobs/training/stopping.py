@@ -13,6 +13,7 @@ from types import FrameType, TracebackType
 INTERRUPTED = "interrupted"
 TERMINATED = "terminated"
 TIME_LIMIT = "time limit"
+ASKED = "asked"
 NO_GAIN = "the validation loss no longer falls"
 """Ends a run as its last step would: with its last checkpoint, and finished."""
 

@@ -1,0 +1,103 @@
+"""What a run's images and words were, so that a later difference can be named.
+
+In: the data of a run. Out: `<run>/items/<digest>.jsonl.gz`, one short line an item, written once.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from hashlib import blake2b
+from pathlib import Path
+
+from sdft.errors import DataError
+from sdft.files import write_bytes
+from sdft.jobs.training.data import TrainingData
+
+NUM_NAMED = 3
+MAX_RECORD_BYTES = 1 << 30
+"""Unpacked; some five million items."""
+
+Items = dict[str, tuple[str, str, int]]
+"""Name of an item to the digests of its words and of its latents, and its repeats."""
+
+
+def write_items(folder: Path, data: TrainingData) -> None:
+    """Write the record of this data, unless it is there."""
+    path = _path(folder, data.digest)
+    if path.exists():
+        return
+    lines = (json.dumps([name, *facts]) for name, facts in items_of(data).items())
+    packed = gzip.compress("\n".join(lines).encode("ascii"), compresslevel=6, mtime=0)
+    write_bytes(path, packed)
+
+
+def items_of(data: TrainingData) -> Items:
+    """Return short facts about each item."""
+    repeats: dict[int, int] = {}
+    places: dict[int, tuple[int, tuple[int, int]]] = {}
+    for group in data.groups:
+        for number, count in zip(group.placements, group.repeats, strict=True):
+            repeats[int(number)] = int(count)
+            places[int(number)] = (group.dataset, group.bucket)
+    found: Items = {}
+    for number, item in enumerate(data.items):
+        dataset, bucket = places[number]
+        words = _short(item.caption, item.words)
+        pixels = _short(item.latents, item.flipped_latents, item.mask, bucket)
+        found[f"{dataset}.{item.subset} {item.key}"] = (words, pixels, repeats[number])
+    return found
+
+
+def changes_since(folder: Path, digest: str, data: TrainingData) -> list[str]:
+    """Say what differs between recorded data and these; nothing where there is no record."""
+    try:
+        old = _read(_path(folder, digest))
+    except (OSError, ValueError, TypeError, EOFError, zlib.error, DataError):
+        return []
+    new = items_of(data)
+    both = [name for name in old if name in new]
+    kinds = {
+        "removed": [name for name in old if name not in new],
+        "added": [name for name in new if name not in old],
+        "other words": [name for name in both if old[name][0] != new[name][0]],
+        "other pixels or bucket": [name for name in both if old[name][1] != new[name][1]],
+        "other repeats": [name for name in both if old[name][2] != new[name][2]],
+    }
+    return [f"{kind}: {_named(found)}" for kind, found in kinds.items() if found]
+
+
+def _read(path: Path) -> Items:
+    found: Items = {}
+    for line in _lines(path):
+        name, words, pixels, repeats = json.loads(line)
+        found[str(name)] = (str(words), str(pixels), int(repeats))
+    return found
+
+
+def _lines(path: Path) -> Iterator[str]:
+    num_bytes = 0
+    with gzip.open(path, "rt", encoding="ascii") as file:
+        # A line is short; one without an end would be read whole otherwise.
+        while line := file.readline(1 << 20):
+            num_bytes += len(line)
+            if num_bytes > MAX_RECORD_BYTES:
+                raise DataError(what="no record of a run's items: too long", where=str(path))
+            yield line
+
+
+def _named(names: list[str]) -> str:
+    shown = ", ".join(name.partition(" ")[2] for name in names[:NUM_NAMED])
+    more = f" and {len(names) - NUM_NAMED} more" if len(names) > NUM_NAMED else ""
+    return shown + more
+
+
+def _path(folder: Path, digest: str) -> Path:
+    return folder / f"{Path(digest).name}.jsonl.gz"
+
+
+def _short(*values: object) -> str:
+    text = repr(values).encode("utf-8", "surrogatepass")
+    return blake2b(text, digest_size=8).hexdigest()
