@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import time
@@ -139,6 +140,10 @@ def numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
+WRITTEN_WITHIN_S = 2.0
+"""An empty lock older than this was left by a crash; FAT counts time in steps of 2 s."""
+
+
 class RunLock:
     """Keeps two processes from writing one run folder.
 
@@ -170,6 +175,10 @@ class RunLock:
 
     def _drop_if_stale(self) -> None:
         holder = read_lock(self._file)
+        if holder is None and _age_s(self._file) < WRITTEN_WITHIN_S:
+            # Another process has made the file and is about to write who it is.
+            time.sleep(0.05)
+            return
         if holder is not None and holder_is_alive(holder):
             raise UserError(
                 what=f"process {holder['pid']} on {holder['host']} is writing this run",
@@ -177,6 +186,13 @@ class RunLock:
                 fix="wait for it, stop it, or choose another output_name",
             )
         self._file.unlink(missing_ok=True)
+
+
+def _age_s(file: Path) -> float:
+    try:
+        return time.time() - file.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf
 
 
 def read_lock(lock_file: Path) -> dict[str, object] | None:
