@@ -181,7 +181,7 @@ class ObjectiveSettings(
     )
     freeze: NamePatterns = setting(
         (),
-        help="Blocks or name patterns that are not trained, such as IN04 or unet.*.attn1.*",
+        help="Blocks such as IN04, or patterns such as unet.*.attn1.*, that are not trained.",
         group="optimizer",
         wanted="blocks such as IN04, or patterns of names",
     )

@@ -130,7 +130,18 @@ DATASET_MISTAKES = {
         ["cannot be cached"],
     ),
     "extension without dot": (SIMPLE + "caption_extension = 'txt'\n", ['write ".txt"']),
-    "masks": (SIMPLE + "alpha_mask = true\n", ["c.toml:5", "masked loss"]),
+    "pictures for a ControlNet": (
+        SIMPLE + "conditioning_data_dir = 'imgs'\n",
+        ["c.toml:5", "ControlNet", "set masked_loss = true"],
+    ),
+    "two masks for one image": (
+        "masked_loss = true\n" + SIMPLE + "conditioning_data_dir = 'imgs'\nalpha_mask = true\n",
+        ["one mask"],
+    ),
+    "a masked loss without masks": (
+        "masked_loss = true\n" + SIMPLE,
+        ["c.toml:1", "no subset has masks", "conditioning_data_dir"],
+    ),
     "windows folder": (
         SIMPLE.replace("'imgs'", '"D:\\new\\toys"'),
         ["c.toml:4", "'D:\\new\\toys'"],

@@ -52,7 +52,7 @@ def test_flags_of_datasets_have_the_command_lines_names():
     assert flags["batch_size"] == "train_batch_size"
     assert flags["num_repeats"] == "dataset_repeats"
     assert "image_dir" not in flags
-    assert "alpha_mask" not in flags
+    assert "conditioning_data_dir" not in flags
     assert FLAG_TO_KEY["train_batch_size"] == "batch_size"
 
 
