@@ -230,9 +230,6 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
         common=True,
         decides=False,
     )
-    num_processes: int = setting(
-        1, ge=1, help="Processes, one a GPU, that train together.", group="machine"
-    )
     deterministic: bool = setting(
         False,
         help="Use only algorithms that repeat to the same bits, which is slower on a GPU.",

@@ -66,8 +66,8 @@ def deciding_values(config: Config) -> dict[str, Any]:
     saves, states, samples and logs, resume and overwrite, and all that says only how the same
     numbers are computed (device, attention, gradient checkpointing, workers, where latents are
     cached, VAE batch size, deterministic). Two of these do change the last bits of a result
-    (device, attention) but not what was asked for. `num_processes` stays in: it is a factor of
-    the effective batch. The precision of the latents and of training stays in.
+    (device, attention) but not what was asked for. The precision of the latents and of training
+    stays in.
     """
     training = {
         setting.name: _plain(getattr(config.training, setting.name))

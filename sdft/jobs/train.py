@@ -6,6 +6,7 @@ what the command means, `_Run.go` does it.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -69,6 +70,7 @@ def run_train(config: Config, *, command: str, emit: Emit, recorder: Recorder) -
     """
     settings = config.training
     assert settings.output_dir is not None, "the check of the settings asks for it"
+    _require_one_process()
     run = RunDir.of(settings.output_dir, settings.output_name or DEFAULT_NAME)
     digest = config_digest(config)
     choice = choose(
@@ -87,6 +89,15 @@ def run_train(config: Config, *, command: str, emit: Emit, recorder: Recorder) -
         for path in moved:
             remove(path)
     return result
+
+
+def _require_one_process() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            what="training by several processes is not supported yet",
+            where=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
+            fix="start one process: sdft train, or accelerate launch --num_processes 1",
+        )
 
 
 def _already_done(run: RunDir, status: RunStatus, emit: Emit) -> TrainResult:

@@ -80,8 +80,7 @@ def run_words(
     order = Order(
         groups=_groups(placements),
         effective_batch=[
-            size * settings.gradient_accumulation_steps * settings.num_processes
-            for size in planned.batch_sizes
+            size * settings.gradient_accumulation_steps for size in planned.batch_sizes
         ],
         seed=seed,
         partial_batches=settings.partial_batches,

@@ -115,7 +115,6 @@ def test_the_digest_is_the_same_where_the_result_is(project, flags):
         ({"seed": 3}, "seed"),
         ({"save_precision": "fp16"}, "save_precision"),
         ({"use_8bit_adam": True}, "optimizer_type"),
-        ({"num_processes": 2}, "num_processes"),
         ({"flip_aug": True}, "datasets.0.subsets.0.flip_aug"),
         ({"train_batch_size": 2}, "datasets.0.batch_size"),
     ],
