@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sdft.errors import DataError, UserError
+from sdft.errors import DataError
 from sdft.formats.lazy import LazyTensor
 from sdft.formats.tensor_file import open_tensor_file
 from sdft.models import keymap
 from sdft.models.folder import open_folder, open_part, read_config
+from sdft.models.hub import from_hub
 from sdft.models.single_file import VAE_PREFIX, open_single_file
 from sdft.models.source import ModelSource, VaeSource
 
@@ -21,10 +22,11 @@ def open_model(
 ) -> ModelSource:
     """Open a model; with `vae_path` its VAE is replaced.
 
+    A path that does not exist may be an ID of the Hugging Face hub.
     Raises: UserError where there is nothing at the path; DataError where it is no usable model.
         What is missing inside is for the caller to check (`ModelSource.check`).
     """
-    _require(path, "model")
+    path = path if path.exists() else from_hub(path, "model")
     source = open_folder(path, variant=variant) if path.is_dir() else open_single_file(path)
     return source if vae_path is None else source.with_vae(open_vae(vae_path))
 
@@ -34,7 +36,7 @@ def open_vae(path: Path) -> VaeSource:
 
     Raises: UserError where there is nothing at the path; DataError where it is no VAE.
     """
-    _require(path, "VAE")
+    path = path if path.exists() else from_hub(path, "VAE")
     if path.is_dir():
         return _vae_folder(path)
     tensors = open_tensor_file(path).all_lazy()
@@ -63,8 +65,3 @@ def _vae_weights(path: Path, tensors: dict[str, LazyTensor]) -> dict[str, LazyTe
         # A training checkpoint of a VAE has its loss and a discriminator beside it.
         return keymap.vae_to_diffusers(tensors)[0]
     raise DataError(what="there is no VAE in this file", where=str(path), fix=_SDXL_ADVICE)
-
-
-def _require(path: Path, what: str) -> None:
-    if not path.exists():
-        raise UserError(what=f"there is no {what} here", where=str(path), fix="check the path")
