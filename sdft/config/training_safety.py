@@ -58,9 +58,9 @@ class SafetySettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
         group="safety",
         unit="steps",
     )
-    keep_awake: bool = setting(
-        True,
-        help="Keep the machine from falling asleep while training.",
+    allow_sleep: bool = setting(
+        False,
+        help="Let the machine fall asleep while training.",
         group="safety",
         decides=False,
     )

@@ -143,7 +143,7 @@ def _train_locked(
     settings = config.training
     with (
         StopRequest(settings.max_train_time) as stop_request,
-        kept_awake(settings.keep_awake),
+        kept_awake(not settings.allow_sleep),
         _Outcome(run, command, emit) as outcome,
     ):
         _sweep(run, emit)
