@@ -15,24 +15,25 @@ app = new_app()
 
 @app.command(name="verify", context_settings=CONTEXT)
 def command(
-    model: Annotated[
+    path: Annotated[
         Path,
         typer.Argument(
-            metavar="MODEL", help="A .safetensors or .ckpt file, or a diffusers folder."
+            metavar="MODEL|RUN|CACHE",
+            help="A .safetensors or .ckpt file, a diffusers folder, a run's or a cache's folder.",
         ),
     ],
     json: Json = False,
     json_out: JsonOut = None,
     quiet: Quiet = False,
 ) -> None:
-    """Tell what a model is and whether it is whole."""
+    """Tell what a model, a run's checkpoint or a cache is, and whether it is whole."""
     from sdft.errors import DataError
     from sdft.jobs.verify import run_verify
     from sdft.views.console import console_view
     from sdft.views.fanout import Fanout
 
     with console_view(quiet=quiet) as console:
-        result = run_verify(model, emit=Fanout([console]))
+        result = run_verify(path, emit=Fanout([console]))
     deliver(result.as_json(), result.words(), Output(json=json, json_out=json_out, quiet=quiet))
     if result.problems:
         raise typer.Exit(DataError.exit_code)

@@ -1,7 +1,8 @@
-"""`sdft verify`: whether a model is whole, and what it is.
+"""`sdft verify`: whether a model, the checkpoint of a run, or a cache is whole.
 
-In: a model's path. Out: its family, sizes and dtypes, every value that is no number, every tensor
-that is missing or too many, and hashes. All weights are read once, block by block.
+In: a path. Out, for a model: its family, sizes and dtypes, every value that is no number, every
+tensor that is missing or too many, and hashes. All weights are read block by block. For a cache:
+what its every byte was found to be.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sdft.cache.upkeep import StoreReport, find_stores, verify_store
 from sdft.errors import Problem
 from sdft.events import Emit, StageFinished, StageProgress, StageStarted
 from sdft.formats.lazy import BLOCK_BYTES
 from sdft.formats.safetensors_header import read_header
 from sdft.formats.safetensors_write import HASH_KEY
 from sdft.formats.tensor_file import SAFETENSORS
+from sdft.jobs.verify_run import RunVerifyResult, is_state, verify_run
 from sdft.models.facts import ModelFacts, PartFacts, facts_of
 from sdft.models.finite import count_not_finite
 from sdft.models.open import open_model
 from sdft.models.source import TITLES, ModelSource
+from sdft.rundir import RunDir
+from sdft.units import format_bytes
 
 STAGE = "verify"
 
@@ -73,7 +78,53 @@ class VerifyResult:
         return "\n".join([*lines, "whole" if not self.problems else "NOT WHOLE"])
 
 
-def run_verify(path: Path, *, emit: Emit) -> VerifyResult:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheVerifyResult:
+    path: Path
+    stores: Mapping[Path, StoreReport]
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        return tuple(problem for report in self.stores.values() for problem in report.problems)
+
+    def as_json(self) -> dict[str, Any]:
+        stores = [
+            {
+                "path": str(path),
+                "shards": report.shards,
+                "entries": report.entries,
+                "size_bytes": report.size_bytes,
+            }
+            for path, report in self.stores.items()
+        ]
+        problems = [asdict(problem) for problem in self.problems]
+        return {"path": str(self.path), "stores": stores, "problems": problems}
+
+    def words(self) -> str:
+        """Say it in a few lines."""
+        lines = [
+            f"{path}: {report.entries} entries, {format_bytes(report.size_bytes)}"
+            for path, report in self.stores.items()
+        ]
+        lines += [f"problem: {problem}" for problem in self.problems]
+        return "\n".join([*lines, "whole" if not self.problems else "NOT WHOLE"])
+
+
+def run_verify(path: Path, *, emit: Emit) -> VerifyResult | CacheVerifyResult | RunVerifyResult:
+    """Look at what is at a path: a cache, a run or one of its states, or a model.
+
+    Raises: UserError where there is nothing; DataError where it is none of these.
+    """
+    stores = find_stores(path)
+    if stores:
+        reports = {store.folder: verify_store(store, emit=emit) for store in stores}
+        return CacheVerifyResult(path=path, stores=reports)
+    if path.is_dir() and (is_state(path) or RunDir(path).read_status() is not None):
+        return verify_run(path, emit=emit)
+    return verify_model(path, emit=emit)
+
+
+def verify_model(path: Path, *, emit: Emit) -> VerifyResult:
     """Read a whole model and tell what it is and what is wrong with it.
 
     Raises: UserError where there is nothing; DataError where it is no model at all.

@@ -9,13 +9,17 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from sdft.cache.store import TensorStore
+from sdft.cache.writer import StoreWriter
 from sdft.export.layout import original_tensors
 from sdft.formats.lazy import LazyTensor
 from sdft.formats.safetensors_write import write_safetensors
 from sdft.models.family import FAMILIES
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
+from sdft.rundir import RunDir, RunStatus
 from tests.unit.formats.hostile import (
     Zeros,
     described_tensor,
@@ -238,3 +242,32 @@ def test_verify_tells_people_in_words(sdft, tmp_path):
     ran = sdft("verify", "a.safetensors")
     assert "Stable Diffusion 1.x, safetensors, predicts epsilon" in ran.out
     assert ran.out.splitlines()[-1] == "whole"
+
+
+def test_verify_looks_at_the_checkpoint_of_a_run(sdft, tmp_path):
+    run = RunDir.of(tmp_path / "out", "mine")
+    told = {"config_digest": "x", "steps": 1, "epochs": 1, "loss": None}
+    run.write_status(RunStatus(state="unfinished", checkpoint=None, **told))
+    none_yet = sdft("verify", run.path)
+    assert none_yet.code == USER_ERROR
+    assert "no checkpoint yet" in none_yet.err
+    small_sd1(tmp_path / "out" / "mine.safetensors")
+    checkpoint = "elsewhere/mine.safetensors"
+    run.write_status(RunStatus(state="finished", checkpoint=checkpoint, **told))
+    ran = sdft("verify", run.path, "--json", "--quiet")
+    assert ran.code == 0
+    assert Path(ran.result["path"]) == tmp_path / "out" / "mine.safetensors"
+
+
+def test_verify_reads_every_byte_of_a_cache(sdft, tmp_path):
+    store = TensorStore(tmp_path / "cache" / "latents")
+    with StoreWriter(store) as writer:
+        writer.add("0" * 32, np.ones((4, 8, 8), dtype=np.float32), "fp16")
+    ran = sdft("verify", "cache", "--json", "--quiet")
+    assert (ran.code, ran.result["problems"]) == (0, [])
+    assert ran.result["stores"][0]["entries"] == 1
+    shard = next(path for path in store.shards_folder.rglob("*") if path.is_file())
+    shard.write_bytes(shard.read_bytes()[:-1])
+    ran = sdft("verify", "cache", "--quiet", "--json")
+    assert ran.code == DATA_ERROR
+    assert len(ran.result["problems"]) == 1

@@ -19,7 +19,7 @@ from sdft.export.layout import original_tensors
 from sdft.formats.lazy import LazyTensor
 from sdft.jobs import convert as convert_job
 from sdft.jobs.convert import form_of_name, run_convert
-from sdft.jobs.verify import run_verify
+from sdft.jobs.verify import verify_model
 from sdft.models.family import FAMILIES
 from sdft.models.open import open_model
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
@@ -177,7 +177,7 @@ def test_the_hash_is_that_of_the_bytes_after_the_header(toys, tmp_path):
     raw = path.read_bytes()
     data = raw[8 + int.from_bytes(raw[:8], "little") :]
     assert metadata_of(path)["modelspec.hash_sha256"] == "0x" + hashlib.sha256(data).hexdigest()
-    assert run_verify(path, emit=ignore).hash_matches is True
+    assert verify_model(path, emit=ignore).hash_matches is True
     without = convert(path, tmp_path / "b.safetensors", with_hash=False)
     assert "modelspec.hash_sha256" not in metadata_of(without)
 
@@ -378,7 +378,7 @@ def test_verify_names_values_that_are_no_numbers_and_tensors_that_are_missing(to
         return state
 
     path = changed(toys["sd1"], tmp_path / "a.safetensors", change)
-    result = run_verify(path, emit=ignore)
+    result = verify_model(path, emit=ignore)
     words = "\n".join(str(problem) for problem in result.problems)
     assert '"conv_out.weight" has 1 values that are no number, 0 infinite' in words
     assert '"decoder.conv_in.bias" has 0 values that are no number, 2 infinite' in words
@@ -388,7 +388,7 @@ def test_verify_names_values_that_are_no_numbers_and_tensors_that_are_missing(to
 
 def test_verify_counts_what_is_there(toys, tmp_path):
     path = single_file(toys["sd2-v"], tmp_path / "a.safetensors", save_precision="fp16")
-    told = run_verify(path, emit=ignore).as_json()
+    told = verify_model(path, emit=ignore).as_json()
     assert told["family"] == "sd2-v"
     assert told["prediction_type"] == "v_prediction"
     assert told["parts"]["unet"]["dtypes"] == ("F16",)
@@ -407,7 +407,7 @@ def test_verify_finds_a_flipped_bit_by_the_hash(toys, tmp_path):
         byte = file.read(1)[0]
         file.seek(-1000, 2)
         file.write(bytes([byte ^ 1]))
-    result = run_verify(path, emit=ignore)
+    result = verify_model(path, emit=ignore)
     assert result.hash_matches is False
     assert "not those that the hash" in str(result.problems[0])
 
@@ -417,7 +417,7 @@ def test_a_tensor_that_no_network_has_is_named_and_left_out(toys, tmp_path):
     shutil.copytree(toys["sd1"], folder)
     file = folder / "text_encoder" / "model.safetensors"
     save_file(load_file(file) | {"text_projection.weight": torch.ones(2, 2)}, file)
-    assert run_verify(folder, emit=ignore).facts.unexpected == {
+    assert verify_model(folder, emit=ignore).facts.unexpected == {
         "text_encoder": ("text_projection.weight",)
     }
     told = []
