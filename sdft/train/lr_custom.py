@@ -73,7 +73,7 @@ class _RateHolder(torch.optim.Optimizer):
     def __init__(self, lr: float) -> None:
         super().__init__([torch.nn.Parameter(torch.zeros(1))], {"lr": lr})
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> Any:
         """Do nothing."""
 
 

@@ -242,7 +242,7 @@ def prepare_run(
         folder=cache_folder(config),
         emit=emit,
     )
-    source = latent_source(settings, latents, bundle, accelerator)
+    source = latent_source(settings, latents, bundle, accelerator, emit)
     maker = build_batch_maker(settings, data, bundle, source, masks, plan, contexts)
     stepper = build_stepper(settings, networks)
     watch = build_watch(

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
 from sdft.cache.digests import FileDigests
 from sdft.cache.encoders import VaeEncoder
+from sdft.cache.half_vae import HalfVaeEncoder
 from sdft.cache.keys import LatentKind, LatentRecipe
 from sdft.cache.latents import LatentKeys, LatentRules, cache_latents
 from sdft.cache.pipeline import num_cores
@@ -23,6 +25,7 @@ from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.dataset.picture_workers import PictureWorkers
 from sdft.dataset.records import BucketPlan, Rejected
+from sdft.dataset.tables import PlacementTable
 from sdft.errors import DataError
 from sdft.events import Emit, Notice
 from sdft.jobs.sources import (
@@ -85,11 +88,10 @@ def cached_latents(
     store = TensorStore(folder / "latents")
     kind: LatentKind = "moments" if settings.cache_moments else settings.latent_kind
     live = live_subsets(config)
-    placements = dataset.plan.placements
-    is_live = [(one.item.dataset, one.item.subset) in live for one in placements]
-    kept = tuple(one for one, leave in zip(placements, is_live, strict=True) if not leave)
-    _tell_of_live(config, len(placements) - len(kept), emit)
-    if not kept:
+    placements = PlacementTable.of(dataset.plan.placements)
+    is_live = [(place[0], place[1]) in live for place in placements.item_places.tolist()]
+    kept = placements.take([number for number, leave in enumerate(is_live) if not leave])
+    if not len(kept):
         return CachedLatents(
             store=store,
             keys=(LatentKeys(live=True),) * len(placements),
@@ -114,7 +116,7 @@ def cached_latents(
             digests=digests,
             recipe=recipe,
             rules=latent_rules(config),
-            load_encoder=lambda: vae_encoder(bundle, accelerator, dtype),
+            load_encoder=lambda: vae_encoder(bundle, accelerator, dtype, emit),
             vae_batch_size=settings.vae_batch_size,
             emit=emit,
             max_workers=settings.max_data_loader_n_workers or 1,
@@ -125,9 +127,12 @@ def cached_latents(
     if len(result.rejected) == len(placements):
         raise DataError(what=f"none of {len(placements)} images can be read")
     found = iter(result.keys)
+    keys = result.keys
+    if len(kept) < len(placements):
+        keys = tuple(LatentKeys(live=True) if leave else next(found) for leave in is_live)
     return CachedLatents(
         store=store,
-        keys=tuple(LatentKeys(live=True) if leave else next(found) for leave in is_live),
+        keys=keys,
         rejected=result.rejected,
         kind=kind,
         encoded=result.encoded,
@@ -141,6 +146,7 @@ def latent_source(
     latents: CachedLatents,
     bundle: ModelBundle,
     accelerator: Accelerator,
+    emit: Emit,
 ) -> LatentSource:
     """Return what gives a run its latents. The VAE stays on the device where it needs pixels."""
     is_live = any(keys.live for keys in latents.keys)
@@ -151,7 +157,7 @@ def latent_source(
         holds_moments=latents.kind == "moments",
         draw=settings.latent_kind,
         workers=PictureWorkers(min(settings.max_data_loader_n_workers, cores) if is_live else 0),
-        encoder=vae_encoder(bundle, accelerator, dtype) if is_live else None,
+        encoder=vae_encoder(bundle, accelerator, dtype, emit) if is_live else None,
         encode_batch_size=settings.vae_batch_size,
         stops_at_failure=settings.unreadable_image == "stop",
     )
@@ -171,22 +177,30 @@ def vae_dtype(settings: TrainingSettings, accelerator: Accelerator) -> torch.dty
     return torch.float32 if settings.no_half_vae else weight_dtype(accelerator.mixed_precision)
 
 
-def vae_encoder(bundle: ModelBundle, accelerator: Accelerator, dtype: torch.dtype) -> VaeEncoder:
+def vae_encoder(
+    bundle: ModelBundle, accelerator: Accelerator, dtype: torch.dtype, emit: Emit
+) -> VaeEncoder | HalfVaeEncoder:
     """Return the VAE on the device, as a copy: the bundle's own goes into checkpoints bit by bit,
     and would not come back whole from a lower precision."""
-    vae = copy.deepcopy(bundle.vae)
-    # diffusers' own `to` warns of every change of dtype, even of one that changes nothing.
-    torch.nn.Module.to(vae, accelerator.device, dtype)
-    return VaeEncoder(vae)
 
+    def copied(to_dtype: torch.dtype) -> AutoencoderKL:
+        vae = copy.deepcopy(bundle.vae)
+        # diffusers' own `to` warns of every change of dtype, even of one that changes nothing.
+        torch.nn.Module.to(vae, accelerator.device, to_dtype)
+        return vae
 
-def _tell_of_live(config: Config, num_live: int, emit: Emit) -> None:
-    if num_live and config.training.cache_latents:
+    def tell() -> None:
         message = (
-            f"{num_live} images are encoded anew in each step: random_crop, color_aug or"
-            " face_crop_aug_range changes them on every use"
+            "the VAE leaves the range of fp16 on some pictures; those are encoded in float32"
+            " (no_half_vae does it for all)"
         )
-        emit(Notice(severity="info", topic="cache", message=message))
+        emit(Notice(severity="warning", topic="vae", message=message))
+
+    if dtype != torch.float16:
+        return VaeEncoder(copied(dtype))
+    return HalfVaeEncoder(
+        copied(dtype), load_whole_vae=lambda: copied(torch.float32), tell_once=tell
+    )
 
 
 def latent_rules(config: Config) -> dict[tuple[int, int], LatentRules]:
