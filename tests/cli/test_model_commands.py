@@ -19,7 +19,6 @@ from sdft.formats.lazy import LazyTensor
 from sdft.formats.safetensors_write import write_safetensors
 from sdft.models.family import FAMILIES
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
-from sdft.rundir import RunDir, RunStatus
 from tests.unit.formats.hostile import (
     Zeros,
     described_tensor,
@@ -242,21 +241,6 @@ def test_verify_tells_people_in_words(sdft, tmp_path):
     ran = sdft("verify", "a.safetensors")
     assert "Stable Diffusion 1.x, safetensors, predicts epsilon" in ran.out
     assert ran.out.splitlines()[-1] == "whole"
-
-
-def test_verify_looks_at_the_checkpoint_of_a_run(sdft, tmp_path):
-    run = RunDir.of(tmp_path / "out", "mine")
-    told = {"config_digest": "x", "steps": 1, "epochs": 1, "loss": None}
-    run.write_status(RunStatus(state="unfinished", checkpoint=None, **told))
-    none_yet = sdft("verify", run.path)
-    assert none_yet.code == USER_ERROR
-    assert "no checkpoint yet" in none_yet.err
-    small_sd1(tmp_path / "out" / "mine.safetensors")
-    checkpoint = "elsewhere/mine.safetensors"
-    run.write_status(RunStatus(state="finished", checkpoint=checkpoint, **told))
-    ran = sdft("verify", run.path, "--json", "--quiet")
-    assert ran.code == 0
-    assert Path(ran.result["path"]) == tmp_path / "out" / "mine.safetensors"
 
 
 def test_verify_reads_every_byte_of_a_cache(sdft, tmp_path):
