@@ -55,7 +55,7 @@ class _Blocks:
 
 def unet_to_diffusers(tensors: Mapping[str, LazyTensor]) -> Mapped:
     downsamplers = [name for name in tensors if re.match(r"input_blocks\.\d+\.0\.op\.weight", name)]
-    inputs = _numbers(tensors, r"input_blocks\.(\d+)\.")
+    inputs = _numbers(tensors, r"input_blocks\.(\d{1,4})\.")
     blocks = _Blocks(max(1, len(inputs) // (len(downsamplers) + 1) - 1))
     return _renamed(tensors, lambda name: _unet_name_to_diffusers(name, blocks))
 
@@ -63,11 +63,11 @@ def unet_to_diffusers(tensors: Mapping[str, LazyTensor]) -> Mapped:
 def unet_to_original(tensors: Mapping[str, LazyTensor], *, linear_projection: bool) -> Mapped:
     """`linear_projection` gives the projections around attention two axes (SD 2.x) or four."""
     layers = {
-        m[1] for name in tensors if (m := re.match(r"down_blocks\.0\.resnets\.(\d+)\.", name))
+        m[1] for name in tensors if (m := re.match(r"down_blocks\.0\.resnets\.(\d{1,4})\.", name))
     }
     blocks = _Blocks(max(1, len(layers)))
     with_attention = {
-        m[1] for name in tensors if (m := re.match(r"up_blocks\.(\d+)\.attentions\.", name))
+        m[1] for name in tensors if (m := re.match(r"up_blocks\.(\d{1,4})\.attentions\.", name))
     }
     mapped, rest = _renamed(
         tensors, lambda name: _unet_name_to_original(name, blocks, with_attention)
@@ -84,13 +84,13 @@ def _unet_name_to_diffusers(name: str, blocks: _Blocks) -> str | None:
             return new + name.removeprefix(old)
     if match := re.fullmatch(r"middle_block\.([012])\.(.+)", name):
         return f"mid_block.{_MIDDLE[match[1]]}.{_inner(match[2], _RESNET)}"
-    if match := re.fullmatch(r"input_blocks\.(\d+)\.([01])\.(.+)", name):
+    if match := re.fullmatch(r"input_blocks\.(\d{1,4})\.([01])\.(.+)", name):
         level, layer = divmod(int(match[1]) - 1, blocks.per_level)
         if match[3].startswith("op."):
             return f"down_blocks.{level}.downsamplers.0.conv.{match[3].removeprefix('op.')}"
         kind = "resnets" if match[2] == "0" else "attentions"
         return f"down_blocks.{level}.{kind}.{layer}.{_inner(match[3], _RESNET)}"
-    if match := re.fullmatch(r"output_blocks\.(\d+)\.([012])\.(.+)", name):
+    if match := re.fullmatch(r"output_blocks\.(\d{1,4})\.([012])\.(.+)", name):
         level, layer = divmod(int(match[1]), blocks.per_level)
         if match[3].startswith("conv."):
             return f"up_blocks.{level}.upsamplers.0.{match[3]}"
@@ -105,7 +105,7 @@ def _unet_name_to_original(name: str, blocks: _Blocks, with_attention: set[str])
             return old + name.removeprefix(new)
     if match := re.fullmatch(r"mid_block\.(resnets\.0|attentions\.0|resnets\.1)\.(.+)", name):
         return f"middle_block.{_MIDDLE_BACK[match[1]]}.{_inner(match[2], _RESNET_BACK)}"
-    match = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(\w+)\.(\d+)\.(.+)", name)
+    match = re.fullmatch(r"(down|up)_blocks\.(\d{1,4})\.(\w+)\.(\d{1,4})\.(.+)", name)
     if match is None:
         return None
     level, layer, rest = int(match[2]), int(match[4]), _inner(match[5], _RESNET_BACK)
@@ -150,12 +150,12 @@ _VAE_RESNET = {"nin_shortcut": "conv_shortcut"}
 _VAE_PARTS_BACK = {new: old for old, new in _VAE_PARTS.items()}
 _VAE_ATTENTION_BACK = {new: old for old, new in _VAE_ATTENTION.items()}
 _VAE_RESNET_BACK = {new: old for old, new in _VAE_RESNET.items()}
-_VAE_BLOCK = r"(down|up)_blocks\.(\d+)\.(resnets|downsamplers|upsamplers)\.(\d+)\.(.+)"
+_VAE_BLOCK = r"(down|up)_blocks\.(\d{1,4})\.(resnets|downsamplers|upsamplers)\.(\d{1,4})\.(.+)"
 _VAE_ATTENTION_WEIGHT = re.compile(r"\.(to_q|to_k|to_v|to_out\.0|q|k|v|proj_out)\.weight$")
 
 
 def vae_to_diffusers(tensors: Mapping[str, LazyTensor]) -> Mapped:
-    num_levels = len(_numbers(tensors, r"decoder\.up\.(\d+)\."))
+    num_levels = len(_numbers(tensors, r"decoder\.up\.(\d{1,4})\."))
     mapped, rest = _renamed(tensors, lambda name: _vae_name_to_diffusers(name, num_levels))
     return _with_flat_attention(mapped), rest
 
@@ -172,7 +172,7 @@ def vae_from_old_diffusers(tensors: Mapping[str, LazyTensor]) -> Mapped:
 
 
 def vae_to_original(tensors: Mapping[str, LazyTensor]) -> Mapped:
-    num_levels = len(_numbers(tensors, r"decoder\.up_blocks\.(\d+)\."))
+    num_levels = len(_numbers(tensors, r"decoder\.up_blocks\.(\d{1,4})\."))
     mapped, rest = _renamed(tensors, lambda name: _vae_name_to_original(name, num_levels))
     for name, tensor in mapped.items():
         if ".attn_1." in name and _VAE_ATTENTION_WEIGHT.search(name):
@@ -199,7 +199,9 @@ def _vae_name_to_diffusers(name: str, num_levels: int) -> str | None:
         if inside.startswith(f"{old}."):
             names = _VAE_ATTENTION if "attn" in old else _VAE_RESNET
             return f"{side}.{new}.{_inner(inside.removeprefix(f'{old}.'), names)}"
-    match = re.fullmatch(r"(down|up)\.(\d+)\.(block\.(\d+)|downsample|upsample)\.(.+)", inside)
+    match = re.fullmatch(
+        r"(down|up)\.(\d{1,4})\.(block\.(\d{1,4})|downsample|upsample)\.(.+)", inside
+    )
     if match is None:
         return None
     level = int(match[2]) if match[1] == "down" else num_levels - 1 - int(match[2])
@@ -264,7 +266,7 @@ def open_clip_to_diffusers(tensors: Mapping[str, LazyTensor], *, num_layers: int
     mapped: Tensors = {}
     rest: Tensors = {}
     for name, tensor in tensors.items():
-        match = re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", name)
+        match = re.fullmatch(r"transformer\.resblocks\.(\d{1,4})\.(.+)", name)
         if name in _OPEN_CLIP_ENDS:
             mapped[_OPEN_CLIP_ENDS[name]] = tensor
         elif match is None or int(match[1]) >= num_layers:
@@ -286,7 +288,7 @@ def open_clip_to_original(tensors: Mapping[str, LazyTensor]) -> Mapped:
     mapped: Tensors = {}
     rest: Tensors = {}
     for name, tensor in tensors.items():
-        match = re.fullmatch(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)", name)
+        match = re.fullmatch(r"text_model\.encoder\.layers\.(\d{1,4})\.(.+)\.(weight|bias)", name)
         if name in ends:
             mapped[ends[name]] = tensor
         elif match is None:

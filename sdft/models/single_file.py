@@ -104,7 +104,7 @@ def _layers_in_use(open_clip: Mapping[str, LazyTensor]) -> int:
     numbers = [
         int(match[1])
         for name in open_clip
-        if (match := re.match(r"transformer\.resblocks\.(\d+)\.", name))
+        if (match := re.match(r"transformer\.resblocks\.(\d{1,4})\.", name))
     ]
     num_blocks = max(numbers, default=0) + 1
     width = open_clip["ln_final.weight"].shape[0] if "ln_final.weight" in open_clip else 0

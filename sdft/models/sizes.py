@@ -13,6 +13,11 @@ from dataclasses import dataclass
 
 from sdft.errors import DataError
 
+MAX_COUNT = 64
+"""Of layers and levels; published models have at most 24."""
+NORM_GROUPS = 32
+"""The normalisation of U-Net and VAE takes channels in so many groups."""
+
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
@@ -32,7 +37,7 @@ class UNetSizes:
     @classmethod
     def of(cls, shapes: Shapes) -> UNetSizes:
         """Raises: DataError that names a tensor without which nothing can be said."""
-        levels = range(_count(shapes, r"down_blocks\.(\d+)\."))
+        levels = range(_count(shapes, r"down_blocks\.(\d{1,4})\."))
         attention = [f"down_blocks.{i}.attentions.0" for i in levels]
         has_attention = tuple(f"{name}.norm.weight" in shapes for name in attention)
         first = next((name for name in attention if f"{name}.norm.weight" in shapes), attention[0])
@@ -43,7 +48,7 @@ class UNetSizes:
             widths=tuple(
                 _shape(shapes, f"down_blocks.{i}.resnets.0.conv1.weight", 4)[0] for i in levels
             ),
-            layers_per_block=_count(shapes, r"down_blocks\.0\.resnets\.(\d+)\."),
+            layers_per_block=_count(shapes, r"down_blocks\.0\.resnets\.(\d{1,4})\."),
             has_attention=has_attention,
             context_width=to_k[1],
             linear_projection=len(proj_in) == 2,
@@ -120,13 +125,13 @@ class VaeSizes:
     @classmethod
     def of(cls, shapes: Shapes) -> VaeSizes:
         """Raises: DataError that names a tensor without which nothing can be said."""
-        levels = range(_count(shapes, r"encoder\.down_blocks\.(\d+)\."))
+        levels = range(_count(shapes, r"encoder\.down_blocks\.(\d{1,4})\."))
         return cls(
             widths=tuple(
                 _shape(shapes, f"encoder.down_blocks.{i}.resnets.0.conv1.weight", 4)[0]
                 for i in levels
             ),
-            layers_per_block=_count(shapes, r"encoder\.down_blocks\.0\.resnets\.(\d+)\."),
+            layers_per_block=_count(shapes, r"encoder\.down_blocks\.0\.resnets\.(\d{1,4})\."),
             latent_channels=_shape(shapes, "decoder.conv_in.weight", 4)[1],
         )
 
@@ -186,7 +191,7 @@ class TextSizes:
         return cls(
             width=tokens[1],
             mlp_width=_shape(shapes, "text_model.encoder.layers.0.mlp.fc1.weight", 2)[0],
-            num_layers=_count(shapes, r"text_model\.encoder\.layers\.(\d+)\."),
+            num_layers=_count(shapes, r"text_model\.encoder\.layers\.(\d{1,4})\."),
             vocabulary_size=tokens[0],
             positions=_shape(shapes, "text_model.embeddings.position_embedding.weight", 2)[0],
         )
@@ -233,7 +238,11 @@ def _resnet(name: str, channels: int, width: int, time: int | None) -> Iterator[
 def _count(names: Iterable[str], pattern: str) -> int:
     """Return the highest number that `pattern` finds, plus 1; at least 1."""
     matches = (re.match(pattern, name) for name in names)
-    return max((int(match[1]) for match in matches if match), default=0) + 1
+    count = max((int(match[1]) for match in matches if match), default=0) + 1
+    # A name can claim any number, and a list of so many layers would be made.
+    if count > MAX_COUNT:
+        raise DataError(what=f"a network with {count} layers or levels is none that sdft knows")
+    return count
 
 
 def _shape(shapes: Shapes, name: str, num_axes: int) -> Shape:

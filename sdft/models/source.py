@@ -18,7 +18,7 @@ from sdft.formats.zip_pickle import Scalar
 from sdft.models.configs import Config, text_config, unet_config, vae_config
 from sdft.models.family import Family
 from sdft.models.refuse import wrong_channels
-from sdft.models.sizes import Shapes, TextSizes, UNetSizes, VaeSizes
+from sdft.models.sizes import NORM_GROUPS, Shapes, TextSizes, UNetSizes, VaeSizes
 
 PARTS = ("unet", "vae", "text_encoder")
 SIZES: Mapping[str, type[UNetSizes] | type[VaeSizes] | type[TextSizes]] = {
@@ -105,13 +105,18 @@ class ModelSource:
                 found.append(_missing_part(part, self.path))
                 continue
             try:
-                expected = self.sizes(part).tensors()
+                sizes = self.sizes(part)
+                expected = sizes.tensors()
             except DataError as error:
                 found.extend(error.problems)
                 continue
-            found.extend(_differences(self.shapes(part), expected, f"{self.path}, {TITLES[part]}"))
-        if "unet" in parts and "conv_in.weight" in self.weights.get("unet", {}):
-            problem = wrong_channels(self.sizes("unet").in_channels, str(self.path))
+            where = f"{self.path}, {TITLES[part]}"
+            found.extend(_differences(self.shapes(part), expected, where))
+            found.extend(_unusable_widths(sizes, where))
+            found.extend(_unusable_settings(self.given_configs.get(part, {}), sizes, where))
+        conv_in = self.weights.get("unet", {}).get("conv_in.weight")
+        if "unet" in parts and conv_in is not None and len(conv_in.shape) == 4:
+            problem = wrong_channels(conv_in.shape[1], str(self.path))
             # One reason says more than the wrong shapes that follow from it.
             return [problem] if problem else found
         return found
@@ -187,6 +192,36 @@ def _differences(shapes: Shapes, expected: Shapes, where: str) -> list[Problem]:
         found.append(Problem(what=what, where=where))
     if len(wrong) > 8:
         found.append(Problem(what=f"{len(wrong) - 8} more have a wrong shape", where=where))
+    return found
+
+
+def _unusable_widths(sizes: Any, where: str) -> list[Problem]:
+    widths = () if isinstance(sizes, TextSizes) else sizes.widths
+    wrong = [width for width in widths if not width or width % NORM_GROUPS]
+    what = f"{wrong} channels cannot be normalised in {NORM_GROUPS} groups"
+    return [Problem(what=what, where=where)] if wrong else []
+
+
+def _unusable_settings(given: Config, sizes: Any, where: str) -> list[Problem]:
+    """Check the few settings that a folder's own `config.json` decides."""
+    widths = [sizes.width] if isinstance(sizes, TextSizes) else list(sizes.widths)
+    found = []
+    for key in ("attention_head_dim", "num_attention_heads"):
+        value = given.get(key)
+        if value is None or isinstance(sizes, VaeSizes):
+            continue
+        heads = value if isinstance(value, list) else [value] * len(widths)
+        fit = len(heads) == len(widths) and all(
+            type(count) is int and count > 0 and width % count == 0
+            for count, width in zip(heads, widths, strict=True)
+        )
+        if not fit:
+            what = f"config.json has {key} = {value}, which does not fit {widths} channels"
+            found.append(Problem(what=what, where=where))
+    activation = given.get("hidden_act", "gelu")
+    if activation not in ("gelu", "quick_gelu"):
+        what = f"config.json has hidden_act = {activation}, which no Stable Diffusion has"
+        found.append(Problem(what=what, where=where))
     return found
 
 
