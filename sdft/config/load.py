@@ -101,7 +101,7 @@ def load_config(
                 "give --dataset_config dataset.toml, or --train_data_dir FOLDER",
             )
         )
-    training = _with_caching_decided(training, datasets, findings)
+    findings.notices += _uncached(datasets, findings)
     config = Config(
         training=training,
         datasets=datasets,
@@ -284,21 +284,18 @@ def _holders(
             yield f"datasets.{number}.subsets.{index}", subset
 
 
-def _with_caching_decided(
-    training: TrainingSettings, datasets: tuple[DatasetSettings, ...], findings: Findings
-) -> TrainingSettings:
-    """Turn caching off where nobody asked for it and an augmentation excludes it, and say so."""
+def _uncached(datasets: tuple[DatasetSettings, ...], findings: Findings) -> list[Problem]:
+    """Return notices: subsets that are left out of the cache, though nobody asked for that."""
     if findings.origins.get("cache_latents") != "default":
-        return training
-    for number, dataset in enumerate(datasets):
-        for index, subset in enumerate(dataset.subsets):
-            for name in ("color_aug", "random_crop", "face_crop_aug_range"):
-                if getattr(subset, name):
-                    place = findings.origins[f"datasets.{number}.subsets.{index}.{name}"]
-                    what = f"latents are not cached: {name} changes the image on every use"
-                    findings.notices.append(Problem(what, place))
-                    return training.model_copy(update={"cache_latents": False})
-    return training
+        return []
+    notices = []
+    for dotted, subset in _holders(datasets):
+        for name in ("color_aug", "random_crop", "face_crop_aug_range"):
+            if getattr(subset, name, None):
+                what = f"{name} changes images on every use, so they are encoded in each step"
+                notices.append(Problem(what, findings.origins[f"{dotted}.{name}"]))
+                break
+    return notices
 
 
 def _real_path(document: Document | None) -> Path | None:

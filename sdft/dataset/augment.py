@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from sdft.dataset.colours import change_colours
-from sdft.dataset.crops import centre_box, face_geometry, face_of, mirrored, random_box
+from sdft.dataset.crops import centre_boxes, face_geometry, face_of, mirrored, random_box
 from sdft.dataset.pixels import decode_rgb, fit
 from sdft.dataset.records import Box, BucketPlan, Placement, Size
+from sdft.dataset.tables import PlacementTable
 from sdft.errors import DataError, Problem
 from sdft.streams import Address
 
@@ -134,19 +135,18 @@ def crop_unresized(plan: BucketPlan, places: Collection[tuple[int, int]]) -> Buc
     their bucket; smaller ones are enlarged as planned."""
     if not places:
         return plan
-    return BucketPlan(
-        placements=tuple(
-            _unresized(one) if (one.item.dataset, one.item.subset) in places else one
-            for one in plan.placements
-        )
-    )
+    table = PlacementTable.of(plan.placements)
+    sizes_N2 = table.items.sizes_N2[table.numbers_N]
+    keys_N = table.item_places @ np.array([_PLACES, 1])
+    wanted_N = np.isin(keys_N, [dataset * _PLACES + subset for dataset, subset in places])
+    wanted_N &= (sizes_N2 >= table.buckets_N2).all(axis=1)
+    resized_N2 = np.where(wanted_N[:, None], sizes_N2, table.resized_N2)
+    crops_N4 = centre_boxes(resized_N2, table.buckets_N2)
+    return BucketPlan(placements=replace(table, resized_N2=resized_N2, crops_N4=crops_N4))
 
 
-def _unresized(placement: Placement) -> Placement:
-    size, bucket = placement.item.size, placement.bucket
-    if size[0] < bucket[0] or size[1] < bucket[1]:
-        return placement
-    return replace(placement, resized=size, crop=centre_box(size, bucket))
+_PLACES = 1 << 20
+"""More subsets than any dataset has."""
 
 
 def faceless(plan: BucketPlan, rules: Mapping[tuple[int, int], PictureRules]) -> Iterator[Problem]:

@@ -15,17 +15,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sdft.dataset.crops import centre_box
+from sdft.dataset.crops import centre_boxes
 from sdft.dataset.records import (
-    Box,
     BucketPlan,
     BucketSettings,
     DatasetIndex,
     Item,
-    Placement,
     Rejected,
     Size,
 )
+from sdft.dataset.tables import ItemTable, PlacementTable
 from sdft.errors import ConfigError
 
 MIN_SIDE_PX = 8
@@ -104,31 +103,42 @@ def plan_buckets(
 
     Raises: ConfigError where a dataset's settings leave no bucket.
     """
-    placements: list[Placement] = []
+    items = ItemTable.of(index.items)
     rejected: list[Rejected] = []
+    parts: list[PlacementTable] = []
     for dataset, settings in enumerate(settings_per_dataset):
-        items = [item for item in index.items if item.dataset == dataset]
-        chosen = choose(np.array([item.size for item in items], dtype=np.int64), settings)
-        buckets = [(width, height) for width, height in chosen.buckets_N2.tolist()]
-        resizes = [(width, height) for width, height in chosen.resized_N2.tolist()]
-        # Equal geometries share their tuples: a million images have few different ones.
-        sizes: dict[Size, Size] = {}
-        boxes: dict[Box, Box] = {}
-        for item, bucket, resized in zip(items, buckets, resizes, strict=True):
-            reason = _why_too_small(item, bucket, settings)
-            if reason:
-                rejected.append(_reject(item, reason))
-                continue
-            crop = centre_box(resized, bucket)
-            placements.append(
-                Placement(
-                    item=item,
-                    bucket=sizes.setdefault(bucket, bucket),
-                    resized=sizes.setdefault(resized, resized),
-                    crop=boxes.setdefault(crop, crop),
-                )
+        numbers_N = np.flatnonzero(items.places_N2[:, 0] == dataset)
+        chosen = choose(items.sizes_N2[numbers_N], settings)
+        too_small = (items.sizes_N2[numbers_N].min(axis=1, initial=MIN_SIDE_PX) < MIN_SIDE_PX) | (
+            chosen.buckets_N2.min(axis=1, initial=1) == 0
+        )
+        for row in np.flatnonzero(too_small).tolist():
+            item = items.row(int(numbers_N[row]))
+            bucket_width, bucket_height = chosen.buckets_N2[row].tolist()
+            reason = _why_too_small(item, (bucket_width, bucket_height), settings)
+            rejected.append(_reject(item, reason))
+        used = ~too_small
+        buckets_N2, resized_N2 = chosen.buckets_N2[used], chosen.resized_N2[used]
+        parts.append(
+            PlacementTable(
+                items=items,
+                numbers_N=numbers_N[used],
+                buckets_N2=buckets_N2,
+                resized_N2=resized_N2,
+                crops_N4=centre_boxes(resized_N2, buckets_N2),
             )
-    return BucketPlan(placements=tuple(placements)), rejected
+        )
+    return BucketPlan(placements=_joined(parts, items)), rejected
+
+
+def _joined(parts: Sequence[PlacementTable], items: ItemTable) -> PlacementTable:
+    return PlacementTable(
+        items=items,
+        numbers_N=np.concatenate([part.numbers_N for part in parts]),
+        buckets_N2=np.concatenate([part.buckets_N2 for part in parts]),
+        resized_N2=np.concatenate([part.resized_N2 for part in parts]),
+        crops_N4=np.concatenate([part.crops_N4 for part in parts]),
+    )
 
 
 def _choose_from_list(sizes_N2: np.ndarray, buckets_K2: np.ndarray) -> Chosen:

@@ -28,10 +28,10 @@ class Candidate:
     """An image file that is not opened yet."""
 
     key: str
-    path: Path
+    path: str
     caption: str | None
     """Known already (from metadata), or None."""
-    caption_file: Path | None
+    caption_file: str | None
 
 
 @dataclass(slots=True)
@@ -95,14 +95,16 @@ def _from_folder(gathered: Gathered, listing: Listing) -> None:
     extension = with_dot(gathered.spec.caption_extension)
     for folder in listing.folders:
         finder = _CaptionFinder(folder)
+        # Texts: a million Paths would take seconds to make.
+        place = os.path.join(folder.path, "")
         for name in folder.images:
             caption_name = finder.find(name, extension)
             gathered.candidates.append(
                 Candidate(
                     key=folder.prefix + name,
-                    path=folder.path / name,
+                    path=place + name,
                     caption=None,
-                    caption_file=folder.path / caption_name if caption_name else None,
+                    caption_file=place + caption_name if caption_name else None,
                 )
             )
         gathered.caption_kinds += finder.kinds()
@@ -153,7 +155,7 @@ def _from_metadata(gathered: Gathered, metadata_file: Path, listing: Listing) ->
         return
     matches = match_keys(metadata.captions, listing, metadata_file)
     for key, (item_key, path) in matches.found.items():
-        gathered.candidates.append(Candidate(item_key, path, metadata.captions[key], None))
+        gathered.candidates.append(Candidate(item_key, str(path), metadata.captions[key], None))
     for key, names in matches.ambiguous.items():
         reason = f'the metadata key "{key}" fits {examples(names)}; give keys with their extension'
         gathered.rejected += [_ambiguous(gathered, listing.root / name, reason) for name in names]

@@ -7,35 +7,43 @@ pixels; so a file whose pixels are broken is found later, when it is decoded.
 from __future__ import annotations
 
 import os
-import stat
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from itertools import islice
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
-from sdft.dataset import headers
-from sdft.dataset.captions import raw_caption
+import numpy as np
+
 from sdft.dataset.gathering import Candidate, Gathered, examples, gather, plural, with_dot
-from sdft.dataset.records import DatasetIndex, Item, Rejected, SubsetSpec
+from sdft.dataset.reading import Columns, Reading, read_part
+from sdft.dataset.records import DatasetIndex, Rejected, SubsetSpec
+from sdft.dataset.remembered import Forgetful, ImageMemory
+from sdft.dataset.tables import ItemTable
 from sdft.errors import DataError, Problem
 from sdft.events import Emit, ItemRejected, StageFinished, StageProgress, StageStarted
 
 STAGE = "index"
 
-_IMAGES_AT_ONCE = 256
-"""One task of a thread; large enough that handing it over costs nothing."""
+_IMAGES_AT_ONCE = 500
+"""One task of a thread, and one question to the memory; large enough that handing it over costs
+nothing."""
 
 _REASONS_SHOWN = 10
 
 
 def build_index(
-    datasets: Sequence[Sequence[SubsetSpec]], *, emit: Emit, max_workers: int | None = None
+    datasets: Sequence[Sequence[SubsetSpec]],
+    *,
+    emit: Emit,
+    max_workers: int | None = None,
+    memory: ImageMemory | None = None,
 ) -> DatasetIndex:
     """Return every image of every subset, used or rejected.
 
-    Emits the stage "index", and each rejected image; notices are returned only.
+    Files that `memory` knows, and that have not changed, are not opened. Emits the stage "index",
+    and each rejected image; notices are returned only.
 
     Raises: DataError with all that is wrong: a folder that is missing or holds no images, a
     metadata file that fits none, a subset without any captions, no image that can be read.
@@ -47,32 +55,33 @@ def build_index(
         raise DataError(problems=problems)
     total = sum(len(subset.candidates) for subset in gathered)
     emit(StageStarted(stage=STAGE, total=total, unit="images"))
-    items: list[Item] = []
+    columns = Columns()
     rejected: list[Rejected] = []
     done = 0
-    workers = ThreadPoolExecutor(max_workers or default_workers(), thread_name_prefix=STAGE)
+    reader = _Reader(memory or Forgetful(), max_workers or default_workers())
     try:
         for subset in gathered:
-            tally = _Tally()
-            for readings in workers.map(lambda part: _read_part(*part), _parts(subset)):
-                tally.add(readings)
+            tally = _Tally(subset)
+            for readings in reader.read(subset):
+                tally.add(readings, columns)
                 done += len(readings)
                 emit(StageProgress(stage=STAGE, done=done))
-            items += tally.items
             rejected += [*subset.rejected, *tally.rejected]
             for entry in (*subset.rejected, *tally.rejected):
                 emit(ItemRejected(path=str(entry.path), reason=entry.reason))
             problems += _no_captions_at_all(subset, tally)
             notices += [*subset.notices, *_caption_notices(subset, tally)]
+            # A million of them are as large as what was read of them.
+            subset.candidates.clear()
     finally:
-        workers.shutdown(cancel_futures=True)
-    if not problems and not items:
+        reader.close()
+    if not problems and not columns.keys:
         problems += _nothing_usable(rejected)
     if problems:
         raise DataError(problems=problems)
-    items, more = _balance_regularisation(items, datasets)
+    items, more = _balance_regularisation(columns.table(), datasets)
     emit(StageFinished(stage=STAGE, done=done, duration_s=time.monotonic() - started_s))
-    return DatasetIndex(items=tuple(items), rejected=tuple(rejected), notices=(*notices, *more))
+    return DatasetIndex(items=items, rejected=tuple(rejected), notices=(*notices, *more))
 
 
 def default_workers() -> int:
@@ -80,34 +89,65 @@ def default_workers() -> int:
     return min(32, 4 * (os.cpu_count() or 1))
 
 
-@dataclass(slots=True)
-class _Reading:
-    """What came of one candidate."""
-
-    result: Item | Rejected
-    has_caption: bool
-    unread_lines: int
-
-
 class _Tally:
     """The readings of one subset, added up."""
 
-    def __init__(self) -> None:
-        self.items: list[Item] = []
+    def __init__(self, subset: Gathered) -> None:
+        self._subset = subset
+        self.num_items = 0
         self.rejected: list[Rejected] = []
         self.without_caption: list[str] = []
         self.with_unread_lines: list[str] = []
 
-    def add(self, readings: list[_Reading]) -> None:
+    def add(self, readings: Sequence[Reading], columns: Columns) -> None:
+        subset = self._subset
         for reading in readings:
-            if isinstance(reading.result, Rejected):
-                self.rejected.append(reading.result)
+            if reading.problem:
+                self.rejected.append(
+                    Rejected(
+                        path=Path(reading.candidate.path),
+                        reason=reading.problem,
+                        dataset=subset.dataset,
+                        subset=subset.subset,
+                    )
+                )
                 continue
-            self.items.append(reading.result)
-            if not reading.has_caption:
-                self.without_caption.append(reading.result.key)
+            self.num_items += 1
+            key = reading.candidate.key
+            columns.add(reading, subset)
+            if not reading.caption:
+                self.without_caption.append(key)
             if reading.unread_lines:
-                self.with_unread_lines.append(reading.result.key)
+                self.with_unread_lines.append(key)
+
+
+class _Reader:
+    """Reads the candidates of subsets in threads, some hundreds a task."""
+
+    def __init__(self, memory: ImageMemory, max_workers: int) -> None:
+        self._memory = memory
+        self._ahead = 2 * max_workers
+        self._workers = ThreadPoolExecutor(max_workers, thread_name_prefix=STAGE)
+
+    def read(self, subset: Gathered) -> Iterator[list[Reading]]:
+        """Yield the readings in order; few parts are in memory at a time."""
+        pending: deque[Future[list[Reading]]] = deque()
+        for part in _parts(subset.candidates):
+            known = self._memory.lookup([candidate.path for candidate in part])
+            pending.append(self._workers.submit(read_part, subset, part, known))
+            if len(pending) > self._ahead:
+                yield self._noted(pending.popleft().result())
+        while pending:
+            yield self._noted(pending.popleft().result())
+
+    def close(self) -> None:
+        self._workers.shutdown(cancel_futures=True)
+
+    def _noted(self, readings: list[Reading]) -> list[Reading]:
+        self._memory.note(
+            [(one.candidate.path, one.new) for one in readings if one.new is not None]
+        )
+        return readings
 
 
 def _gather_all(
@@ -134,80 +174,19 @@ def _gather_all(
     return gathered, notices
 
 
-def _parts(subset: Gathered) -> Iterator[tuple[Gathered, list[Candidate]]]:
-    remaining = iter(subset.candidates)
-    while part := list(islice(remaining, _IMAGES_AT_ONCE)):
-        yield subset, part
-
-
-def _read_part(subset: Gathered, candidates: list[Candidate]) -> list[_Reading]:
-    return [_read(subset, candidate) for candidate in candidates]
-
-
-def _read(subset: Gathered, candidate: Candidate) -> _Reading:
-    """Read one header and caption. Whatever is wrong with them becomes a reason in words."""
-    try:
-        with open(candidate.path, "rb", opener=_open_without_waiting) as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return _rejected(subset, candidate, "not a file but a device or a pipe")
-            header = headers.read(file)
-        caption, unread_lines = _caption_of(subset, candidate)
-    except DataError as error:
-        return _rejected(subset, candidate, error.problems[0].what)
-    except OSError as error:
-        return _rejected(subset, candidate, f"cannot be read ({error.strerror or error})")
-    item = Item(
-        key=candidate.key,
-        path=candidate.path,
-        size=header.upright,
-        caption=caption or subset.spec.class_tokens or "",
-        dataset=subset.dataset,
-        subset=subset.subset,
-        num_repeats=subset.spec.num_repeats,
-        file_bytes=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-    )
-    return _Reading(item, bool(caption), unread_lines)
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    # A named pipe would wait for a writer for ever; Windows has neither the pipe nor the flag.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _rejected(subset: Gathered, candidate: Candidate, reason: str) -> _Reading:
-    rejected = Rejected(
-        path=candidate.path, reason=reason, dataset=subset.dataset, subset=subset.subset
-    )
-    return _Reading(rejected, False, 0)
-
-
-def _caption_of(subset: Gathered, candidate: Candidate) -> tuple[str, int]:
-    if candidate.caption is not None:
-        return candidate.caption, 0
-    if candidate.caption_file is None:
-        return "", 0
-    name = candidate.caption_file.name
-    try:
-        content = candidate.caption_file.read_bytes()
-        return raw_caption(content, all_lines=subset.spec.words.enable_wildcard)
-    except DataError as error:
-        problem = error.problems[0]
-        raise DataError(f"its caption file {name} is {problem.what}; {problem.fix}") from error
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DataError(f"its caption file {name} cannot be read ({reason})") from error
+def _parts(candidates: Sequence[Candidate]) -> Iterator[Sequence[Candidate]]:
+    for start in range(0, len(candidates), _IMAGES_AT_ONCE):
+        yield candidates[start : start + _IMAGES_AT_ONCE]
 
 
 def _no_captions_at_all(subset: Gathered, tally: _Tally) -> Iterator[Problem]:
     """A subset without a single caption is a mistake, unless `class_tokens` says otherwise."""
     spec = subset.spec
-    if not tally.items or spec.class_tokens is not None:
+    if not tally.num_items or spec.class_tokens is not None:
         return
-    if len(tally.without_caption) < len(tally.items):
+    if len(tally.without_caption) < tally.num_items:
         return
-    count = plural(len(tally.items), "image")
+    count = plural(tally.num_items, "image")
     on_purpose = 'class_tokens = "" if they are to be trained without words'
     if spec.metadata_file:
         what = f"{count}, and not one has a caption or tags in the metadata"
@@ -227,7 +206,7 @@ def _no_captions_at_all(subset: Gathered, tally: _Tally) -> Iterator[Problem]:
 def _caption_notices(subset: Gathered, tally: _Tally) -> Iterator[Problem]:
     missing = tally.without_caption
     if missing and subset.spec.class_tokens is None:
-        count = f"{len(missing)} of {plural(len(tally.items), 'image')}"
+        count = f"{len(missing)} of {plural(tally.num_items, 'image')}"
         yield Problem(
             f"{count} without a caption, trained with no words: {examples(missing)}", subset.place
         )
@@ -250,32 +229,32 @@ def _nothing_usable(rejected: list[Rejected]) -> list[Problem]:
 
 
 def _balance_regularisation(
-    items: list[Item], datasets: Sequence[Sequence[SubsetSpec]]
-) -> tuple[list[Item], list[Problem]]:
+    items: ItemTable, datasets: Sequence[Sequence[SubsetSpec]]
+) -> tuple[ItemTable, list[Problem]]:
     """Repeat each dataset's regularisation images until they are as many as its training images.
 
     The first ones get one repeat more where it does not come out even. None is ever left out.
     """
     notices: list[Problem] = []
+    repeats_N = items.repeats_N.copy()
     for dataset, subsets in enumerate(datasets):
-        if not any(spec.is_reg for spec in subsets):
+        regular = [subset for subset, spec in enumerate(subsets) if spec.is_reg]
+        if not regular:
             continue
-        numbers = [n for n, item in enumerate(items) if item.dataset == dataset]
-        regular = [n for n in numbers if subsets[items[n].subset].is_reg]
-        wanted = sum(items[n].num_repeats for n in numbers) - sum(
-            items[n].num_repeats for n in regular
-        )
-        missing = wanted - sum(items[n].num_repeats for n in regular)
-        if not regular or missing <= 0:
+        in_dataset_N = items.places_N2[:, 0] == dataset
+        is_regular_N = in_dataset_N & np.isin(items.places_N2[:, 1], regular)
+        rows = np.flatnonzero(is_regular_N)
+        wanted = int(repeats_N[in_dataset_N & ~is_regular_N].sum())
+        missing = wanted - int(repeats_N[rows].sum())
+        if not len(rows) or missing <= 0:
             continue
-        for place, n in enumerate(regular):
-            more = missing // len(regular) + (place < missing % len(regular))
-            items[n] = replace(items[n], num_repeats=items[n].num_repeats + more)
+        repeats_N[rows] += missing // len(rows)
+        repeats_N[rows[: missing % len(rows)]] += 1
         notices.append(
             Problem(
-                f"{plural(len(regular), 'regularisation image')} used {wanted} times an epoch, as "
+                f"{plural(len(rows), 'regularisation image')} used {wanted} times an epoch, as "
                 "often as the training images",
                 f"dataset {dataset + 1}",
             )
         )
-    return items, notices
+    return replace(items, repeats_N=repeats_N), notices

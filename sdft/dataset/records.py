@@ -6,6 +6,7 @@ SubsetSpec (what was asked) -> DatasetIndex of Items (what there is) -> BucketPl
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,8 @@ class Rejected:
 class DatasetIndex:
     """All images of all subsets; items ordered by (dataset, subset, key)."""
 
-    items: tuple[Item, ...]
+    items: Sequence[Item]
+    """Of a large index an ItemTable, which makes records when they are asked for."""
     rejected: tuple[Rejected, ...]
     notices: tuple[Problem, ...]
     """What a person should know but what stops nothing."""
@@ -131,11 +133,13 @@ class Placement:
 class BucketPlan:
     """The placements of the used items, in the index' order."""
 
-    placements: tuple[Placement, ...]
+    placements: Sequence[Placement]
+    """Of a large plan a PlacementTable, which makes records when they are asked for."""
 
     def by_bucket(self) -> dict[tuple[int, Size], list[int]]:
         """Return the indices into `placements` of each (dataset, bucket), buckets sorted."""
-        members: dict[tuple[int, Size], list[int]] = {}
-        for number, placement in enumerate(self.placements):
-            members.setdefault((placement.item.dataset, placement.bucket), []).append(number)
-        return dict(sorted(members.items()))
+        # Brings numpy, which those that only need the records have no use for.
+        from sdft.dataset.tables import PlacementTable
+
+        members = PlacementTable.of(self.placements).by_bucket()
+        return {place: rows.tolist() for place, rows in members.items()}

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sdft.dataset.crops import cropped_share
-from sdft.dataset.records import BucketPlan, DatasetIndex, Placement, Rejected, Size
+from sdft.dataset.records import BucketPlan, DatasetIndex, Rejected, Size
+from sdft.dataset.tables import PlacementTable
 from sdft.files import whole_file
+
+quoted = json.encoder.encode_basestring_ascii
+"""A text as JSON, in ASCII."""
 
 FATE_COLUMNS = (
     "path",
@@ -55,11 +58,12 @@ class BucketRow:
 
 def bucket_rows(plan: BucketPlan, batch_sizes: Sequence[int]) -> tuple[BucketRow, ...]:
     """Count each bucket, by dataset and resolution; `batch_sizes` has an entry for each dataset."""
+    table = PlacementTable.of(plan.placements)
+    repeats_N = table.items.repeats_N[table.numbers_N]
+    crops_N = table.crop_shares()
     rows = []
-    for (dataset, resolution), members in plan.by_bucket().items():
-        placements = [plan.placements[number] for number in members]
-        repeats = sum(placement.item.num_repeats for placement in placements)
-        crops = [cropped_share(placement.resized, placement.crop) for placement in placements]
+    for (dataset, resolution), members in table.by_bucket().items():
+        repeats = int(repeats_N[members].sum())
         rows.append(
             BucketRow(
                 dataset=dataset,
@@ -67,7 +71,7 @@ def bucket_rows(plan: BucketPlan, batch_sizes: Sequence[int]) -> tuple[BucketRow
                 images=len(members),
                 repeats=repeats,
                 batches=-(-repeats // batch_sizes[dataset]),
-                mean_crop=sum(crops) / len(crops),
+                mean_crop=float(crops_N[members].mean()),
             )
         )
     return tuple(rows)
@@ -101,11 +105,12 @@ def fates(
     refused = {
         (entry.dataset, entry.subset, entry.path): entry for entry in (*index.rejected, *rejected)
     }
-    for placement in plan.placements:
-        item = placement.item
-        if (item.dataset, item.subset, item.path) not in refused:
-            fate = "held out" if item.path in held_out else "used"
-            yield _used(placement) | {"fate": fate}
+    for row in _used_rows(PlacementTable.of(plan.placements)):
+        if refused and (row["dataset"], row["subset"], Path(row["path"])) in refused:
+            continue
+        if held_out and Path(row["path"]) in held_out:
+            row["fate"] = "held out"
+        yield row
     for entry in refused.values():
         yield {
             "path": str(entry.path),
@@ -144,9 +149,24 @@ def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     count = 0
     with path.open("w", encoding="ascii", newline="\n") as file:
         for row in rows:
-            file.write(json.dumps(row) + "\n")
+            file.write(_line(row))
             count += 1
     return count
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """Return what `json.dumps` gives, and a line end; a million used images need four times as
+    long with it."""
+    resized, crop, bucket, size = row["resized"], row["crop"], row["bucket"], row["size"]
+    if resized is None:
+        return json.dumps(row) + "\n"
+    return (
+        f'{{"path": {quoted(row["path"])}, "fate": "{row["fate"]}", "reason": "{row["reason"]}", '
+        f'"size": [{size[0]}, {size[1]}], "resized": [{resized[0]}, {resized[1]}], '
+        f'"crop": [{crop[0]}, {crop[1]}, {crop[2]}, {crop[3]}], '
+        f'"bucket": [{bucket[0]}, {bucket[1]}], "repeats": {row["repeats"]}, '
+        f'"scale": {row["scale"]!r}, "dataset": {row["dataset"]}, "subset": {row["subset"]}}}\n'
+    )
 
 
 def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -162,32 +182,45 @@ def _write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
-def _used(placement: Placement) -> dict[str, Any]:
-    item = placement.item
-    scale = max(placement.resized[0] / item.size[0], placement.resized[1] / item.size[1])
-    return {
-        "path": str(item.path),
-        "fate": "used",
-        "reason": _what_was_done(placement, scale),
-        "size": item.size,
-        "resized": placement.resized,
-        "crop": placement.crop,
-        "bucket": placement.bucket,
-        "repeats": item.num_repeats,
-        "scale": round(scale, 4),
-        "dataset": item.dataset,
-        "subset": item.subset,
-    }
+def _used_rows(table: PlacementTable) -> Iterator[dict[str, Any]]:
+    """Give the row of each placement. Column by column, since making a record takes longer."""
+    items, numbers = table.items, table.numbers_N
+    sizes_N2 = items.sizes_N2[numbers]
+    scales_N = (table.resized_N2 / sizes_N2).max(axis=1)
+    columns = (
+        table.texts(items.paths),
+        map(tuple, sizes_N2.tolist()),
+        map(tuple, table.resized_N2.tolist()),
+        map(tuple, table.crops_N4.tolist()),
+        map(tuple, table.buckets_N2.tolist()),
+        items.repeats_N[numbers].tolist(),
+        scales_N.tolist(),
+        table.crop_shares().tolist(),
+        table.item_places.tolist(),
+    )
+    for path, size, resized, crop, bucket, repeats, scale, cut, place in zip(*columns, strict=True):
+        yield {
+            "path": path,
+            "fate": "used",
+            "reason": _what_was_done(scale if resized != size else None, cut),
+            "size": size,
+            "resized": resized,
+            "crop": crop,
+            "bucket": bucket,
+            "repeats": repeats,
+            "scale": round(scale, 4),
+            "dataset": place[0],
+            "subset": place[1],
+        }
 
 
-def _what_was_done(placement: Placement, scale: float) -> str:
+def _what_was_done(scale: float | None, cut: float) -> str:
     """Say how the picture was changed; empty where every pixel is kept."""
     done = []
-    if placement.resized != placement.item.size:
+    if scale is not None:
         done.append(f"enlarged {scale:.2f} times" if scale > 1 else f"shrunk to {scale:.2f}")
-    share = cropped_share(placement.resized, placement.crop)
-    if share > 0:
-        done.append(f"{share:.1%} cut off")
+    if cut > 0:
+        done.append(f"{cut:.1%} cut off")
     return ", ".join(done)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdft.cache.image_memory import image_memory
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.load import Config
 from sdft.dataset.augment import PictureRules, crop_unresized, faceless
@@ -51,7 +52,8 @@ def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
         cannot be used than `max_rejected_share` lets pass.
     """
     tell(config.notices, emit, topic="config")
-    index = build_index(subset_specs(config.datasets), emit=emit)
+    with image_memory(cache_folder(config), emit=emit) as memory:
+        index = build_index(subset_specs(config.datasets), emit=emit, memory=memory)
     plan, unplaced = plan_buckets(index, bucket_settings(config.datasets))
     plan = crop_unresized(plan, _unresized(config.datasets))
     rules = picture_rules(config.datasets)
@@ -157,6 +159,11 @@ def folder_of(config: Config) -> Path:
     """Return the folder of the dataset file, or of CONFIG, or the current one."""
     file = config.dataset_path or config.path
     return file.parent if file is not None else Path.cwd()
+
+
+def cache_folder(config: Config) -> Path:
+    """Return where latents and the like are kept: as set, or beside the file that names images."""
+    return config.training.cache_dir or folder_of(config) / ".sdft-cache"
 
 
 def _places(

@@ -20,13 +20,19 @@ from sdft.dataset.report import write_fates
 from sdft.errors import DataError
 from sdft.events import Emit, Notice, SettingChosen
 from sdft.jobs.controlled import Controlled
-from sdft.jobs.sources import loss_weights, picture_rules, plan_dataset, word_rules
+from sdft.jobs.sources import (
+    cache_folder,
+    loss_weights,
+    picture_rules,
+    plan_dataset,
+    word_rules,
+)
 from sdft.jobs.training.contexts import cached_contexts
 from sdft.jobs.training.data import TrainingData, training_data
 from sdft.jobs.training.held_out import Chosen, hold_out
 from sdft.jobs.training.item_record import changes_since, write_items
 from sdft.jobs.training.keeping import Keeper
-from sdft.jobs.training.latents import cache_folder, cached_latents, latent_source
+from sdft.jobs.training.latents import cached_latents, latent_source
 from sdft.jobs.training.machine import build_accelerator, weight_dtype
 from sdft.jobs.training.masks import cached_masks
 from sdft.jobs.training.networks import Networks, prepare_networks
@@ -180,6 +186,8 @@ def prepare_run(
         record=run.path / OVERLAP_RECORD,
         emit=emit,
     )
+    # The pictures of a validation folder went into the same store.
+    latents.store.refresh()
     rejected = (*dataset.rejected, *latents.rejected)
     write_fates(run.fates_file, dataset.index, dataset.plan, rejected, held_out.paths)
     data = training_data(

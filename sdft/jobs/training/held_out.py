@@ -20,12 +20,19 @@ from sdft.config.load import Config
 from sdft.dataset.augment import PictureRules
 from sdft.dataset.lookalikes import Pair, pairs_alike
 from sdft.dataset.records import Placement, WordRules
+from sdft.dataset.tables import PlacementTable
 from sdft.errors import DataError
 from sdft.events import Emit, Notice
 from sdft.files import write_text
-from sdft.jobs.sources import loss_weights, picture_rules, plan_dataset, word_rules
+from sdft.jobs.sources import (
+    cache_folder,
+    loss_weights,
+    picture_rules,
+    plan_dataset,
+    word_rules,
+)
 from sdft.jobs.training.data import TrainingData, training_data
-from sdft.jobs.training.latents import cache_folder, cached_latents
+from sdft.jobs.training.latents import cached_latents
 from sdft.models.bundle import ModelBundle
 from sdft.streams import seed64
 
@@ -36,15 +43,15 @@ NUM_PAIRS_SHOWN = 5
 class Chosen:
     """Some placements of a plan, with what belongs to each."""
 
-    placements: tuple[Placement, ...]
-    keys: tuple[LatentKeys, ...]
-    masks: tuple[str | None, ...]
+    placements: Sequence[Placement]
+    keys: Sequence[LatentKeys]
+    masks: Sequence[str | None]
 
     def only(self, numbers: Collection[int]) -> Chosen:
         """Return those with these numbers, in the plan's order."""
         order = sorted(numbers)
         return Chosen(
-            placements=tuple(self.placements[number] for number in order),
+            placements=PlacementTable.of(self.placements).take(order),
             keys=tuple(self.keys[number] for number in order),
             masks=tuple(self.masks[number] for number in order),
         )

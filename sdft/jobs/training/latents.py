@@ -30,7 +30,7 @@ from sdft.errors import DataError
 from sdft.events import Emit, Notice
 from sdft.jobs.sources import (
     PlannedDataset,
-    folder_of,
+    cache_folder,
     interpolations,
     is_flipped,
     picture_rules,
@@ -210,8 +210,3 @@ def latent_rules(config: Config) -> dict[tuple[int, int], LatentRules]:
         place: LatentRules(flip=flipped[place], interpolation=interpolation)
         for place, interpolation in interpolations(config.datasets).items()
     }
-
-
-def cache_folder(config: Config) -> Path:
-    """Return where latents are kept: as set, or beside the file that names the images."""
-    return config.training.cache_dir or folder_of(config) / ".sdft-cache"

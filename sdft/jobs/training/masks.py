@@ -46,6 +46,12 @@ def cached_masks(
 
     Raises: DataError naming images whose mask picture is missing or cannot be used.
     """
+    if not any(
+        subset.alpha_mask or subset.conditioning_data_dir
+        for dataset in config.datasets
+        for subset in dataset.subsets
+    ):
+        return CachedMasks(store=None, keys=(None,) * len(placements))
     used = [place if keys.usable else None for place, keys in zip(placements, latents, strict=True)]
     sources = mask_sources(config, used)
     if not any(sources):

@@ -278,10 +278,10 @@ def test_warm_up_is_a_number_of_steps_or_a_share(project, written, read):
     assert type(steps) is type(read)
 
 
-def test_caching_is_off_where_an_augmentation_excludes_it_and_nobody_asked(project):
+def test_it_is_said_that_an_augmentation_leaves_images_out_of_the_cache(project):
     config = load_config(write(project, "d.toml", SIMPLE + "color_aug = true\n"), {}, project)
-    assert not config.training.cache_latents
     assert "color_aug" in config.notices[0].what
+    assert "encoded in each step" in config.notices[0].what
 
 
 def test_an_option_whose_effect_is_there_anyway_is_accepted_with_a_notice(project):

@@ -130,3 +130,12 @@ def test_an_empty_plan_has_no_rows_and_wastes_nothing():
     _, plan, _ = planned()
     assert bucket_rows(plan, [4]) == ()
     assert (mean_crop(()), waste((), [4])) == (0, 0)
+
+
+def test_a_line_is_what_json_would_write(tmp_path):
+    index, plan, rejected = planned(WIDE, SMALL, EXACT, DOT)
+    write_fates(tmp_path / "fates.jsonl", index, plan, rejected, {WIDE.path})
+    lines = (tmp_path / "fates.jsonl").read_text(encoding="ascii").splitlines()
+    rows = list(fates(index, plan, rejected, {WIDE.path}))
+    assert lines == [json.dumps(row) for row in rows]
+    assert [row["fate"] for row in rows[:3]] == ["held out", "used", "used"]
