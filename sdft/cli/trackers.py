@@ -22,15 +22,13 @@ from sdft.views.trackers import (
 DEFAULT_NAME = "last"
 
 
-def trackers_of(config: Config) -> Trackers | None:
-    """Return the trackers that the settings ask for, not started yet; None for none.
+def trackers_of(config: Config) -> Trackers:
+    """Return the trackers that the settings ask for, not started yet; often there are none.
 
     Raises: ConfigError where the file of their options cannot be read.
     """
     settings = config.training
     names = chosen_names(settings.log_with, has_folder=settings.logging_dir is not None)
-    if not names:
-        return None
     run = RunDir.of(settings.output_dir or Path(), settings.output_name or DEFAULT_NAME)
     options: dict[str, Any] = {}
     if settings.log_tracker_config is not None:

@@ -30,6 +30,7 @@ def command(ctx: typer.Context) -> None:
     config = asked.load(for_training=True)
 
     from sdft.cli.shown_line import shown_line
+    from sdft.cli.trackers import trackers_of
     from sdft.jobs.train import run_train
     from sdft.jobs.training.choice import without
     from sdft.views.console import console_view
@@ -39,15 +40,19 @@ def command(ctx: typer.Context) -> None:
     # How it was started the first time is not how it goes on.
     words = without(ctx.args, "resume", "overwrite")
     recorder = RunRecorder()
+    trackers = trackers_of(config)
     with console_view(quiet=asked.output.quiet) as console:
+        emit = Fanout([recorder, console, trackers])
+        trackers.report_to(emit)
         try:
             result = run_train(
                 config,
                 command=shown_line(["sdft", "train", *words]),
-                emit=Fanout([recorder, console]),
+                emit=emit,
                 recorder=recorder,
             )
         finally:
+            trackers.close()
             recorder.close()
     deliver(result.as_json(), _words(result), asked.output)
 

@@ -205,7 +205,9 @@ class _Builder:
 
         def losses_of(host_batch: Batch) -> Tensor:
             batch = host_batch.to(device)
-            contexts_BSD = encode_text(batch.ids_BKS, batch.word_weights_BKS)
+            contexts_BSD = batch.contexts_BSD
+            if contexts_BSD is None:
+                contexts_BSD = encode_text(batch.ids_BKS, batch.word_weights_BKS)
             return self.stepper.objective.losses(unet, batch, contexts_BSD)
 
         return losses_of
