@@ -189,6 +189,10 @@ class Stepper:
         if finite and (not bad or self.accelerator.scaler is not None):
             self._step_optimizer()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.rounding is not None:
+            # The optimizer knows only stand-ins of the weights.
+            for one in self.parameters:
+                one.grad = None
         return grad_norm if self.max_grad_norm > 0 else None, not bad
 
     def _step_optimizer(self) -> None:

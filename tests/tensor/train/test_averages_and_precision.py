@@ -298,6 +298,10 @@ class TestStochasticRounding:
         assert losses[-1] < losses[0]
         assert all(weight.dtype == torch.bfloat16 for weight in stepper.parameters)
         assert rounding.num_steps == 6
+        # A step that is left out leaves no gradient behind for the next one.
+        broken = dataclasses.replace(batch, noise_BCHW=batch.noise_BCHW * float("nan"))
+        assert not stepper.update([broken]).applied
+        assert all(weight.grad is None for weight in stepper.parameters)
 
 
 def test_weights_kept_aside_come_back_from_whatever_was_done_to_them():
