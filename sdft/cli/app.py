@@ -36,6 +36,7 @@ COMMANDS = {
     "report": "one HTML file that shows a run",
     "runs": "the runs in a folder, with their state and last figures",
     "diff": "what differs between two runs",
+    "prove-resume": "show that a resumed run is the run, on this machine",
     "sample": "pictures from a checkpoint",
     "convert": "a model in another form: one file or a diffusers folder, another precision",
     "verify": "what a model is, and whether it is whole",

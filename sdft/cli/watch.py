@@ -31,7 +31,7 @@ def command(
         str, typer.Option("--theme", help="sdft-dark, sdft-light, sdft-clear, sdft-contrast.")
     ] = "",
     graphics: Annotated[
-        str, typer.Option("--graphics", help="Pictures: auto, kitty, sixel or blocks.")
+        str, typer.Option("--graphics", help="Pictures: auto, kitty, sixel, blocks or none.")
     ] = "auto",
     ascii_only: Annotated[
         bool, typer.Option("--ascii", help="Draw with ASCII, where other signs tear the lines.")
@@ -63,6 +63,7 @@ def command(
     _before_textual()
 
     from sdft.tui.picture import GRAPHICS, ask_terminal
+    from sdft.tui.shell import quiet_collector
     from sdft.tui.themes import DARK, THEMES
     from sdft.tui.watch_app import WatchApp
     from sdft.tui.words import language_of
@@ -70,8 +71,9 @@ def command(
     names = [own.name for own in THEMES]
     _one_of("--theme", theme or DARK, names)
     _one_of("--graphics", graphics, GRAPHICS)
-    if graphics == "auto" and not ascii_only:
-        ask_terminal()
+    if graphics != "none" and not ask_terminal():
+        graphics = "none"
+    quiet_collector()
     WatchApp(
         chosen[0],
         chosen[1:],

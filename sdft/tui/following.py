@@ -33,9 +33,9 @@ NUM_FIRST_SLICES = 32
 MAX_CONFIG_BYTES = 1_000_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Seen:
-    """One run as far as it is known."""
+    """One run as far as it is known. Compared by identity: it holds thousands of lines."""
 
     run: RunDir
     snapshot: Snapshot
@@ -46,7 +46,7 @@ class Seen:
     gpu: GpuFigures | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SeenFiles:
     """Files that a run writes once."""
 

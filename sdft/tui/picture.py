@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 MAX_SIDE_PX = 1024
 """No terminal shows more of it; a larger picture would only be slow to send."""
 
-GRAPHICS = ("auto", "kitty", "sixel", "blocks")
+GRAPHICS = ("auto", "kitty", "sixel", "blocks", "none")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +31,8 @@ def read_picture(path: Path) -> SmallPicture:
 
     from sdft.dataset.pixels import decode_rgb
 
+    # Half of a picture's time is this import; here it keeps no handler waiting.
+    ask_terminal()
     try:
         image = Image.fromarray(decode_rgb(path))
     except (DataError, OSError) as error:
@@ -39,16 +41,21 @@ def read_picture(path: Path) -> SmallPicture:
     return SmallPicture(path=path, image=image)
 
 
-def ask_terminal() -> None:
-    """Find out what pictures the terminal can show; call it before the screen starts.
+def ask_terminal() -> bool:
+    """Find out what pictures the terminal can show, if any; call it before the screen starts.
 
     The answers come in as if they were typed, so later a screen would take them for keys.
     """
-    import textual_image.widget  # noqa: F401 - asks when it is imported
+    try:
+        import textual_image.widget  # noqa: F401 - asks when it is imported
+    except ZeroDivisionError:
+        # A terminal that tells no size of its own, as some serial lines and pipes do.
+        return False
+    return True
 
 
 def picture_widget(graphics: str):  # type: ignore[no-untyped-def]
-    """Return the widget class for one of GRAPHICS."""
+    """Return the widget class for one of GRAPHICS but `none`."""
     from textual_image import widget
 
     return {

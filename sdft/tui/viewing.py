@@ -99,9 +99,9 @@ def step_range(runs: Sequence[Seen]) -> tuple[int, int]:
     """Return the first and last step that any run has."""
     ends = []
     for seen in runs:
-        points = seen.snapshot.curves["loss"].points()
-        if points:
-            ends += [points[0].step, points[-1].step + points[-1].count - 1]
+        span = seen.snapshot.curves["loss"].span
+        if span is not None:
+            ends += span
     return (min(ends), max(ends)) if ends else (0, 0)
 
 

@@ -29,7 +29,9 @@ class WatchApp(Shell):
     ) -> None:
         super().__init__(language=language, theme=theme, ascii_only=ascii_only)
         self.title = f"sdft watch {run.path.name}"
-        self._first = WatchScreen(run, others, graphics="ascii" if ascii_only else graphics)
+        self._first = WatchScreen(
+            run, others, graphics="ascii" if ascii_only and graphics != "none" else graphics
+        )
 
     def get_default_screen(self) -> WatchScreen:
         return self._first

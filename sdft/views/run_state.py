@@ -19,6 +19,9 @@ FINISHED_STATE = "finished"
 STOPPED = "stopped"
 DIED = "died"
 
+GO_ON = "go on with: "
+"""Stands before the command in the last words of a stopped run; the command alone is copied."""
+
 STATES = (WAITING, RUNNING, PAUSED, FINISHED_STATE, STOPPED, DIED)
 
 
@@ -73,7 +76,7 @@ def run_state(summary: Summary, facts: Facts) -> RunState:
     if isinstance(end, RunFinished):
         return RunState(name=FINISHED_STATE)
     if isinstance(end, RunStopped):
-        return RunState(name=STOPPED, reason=end.reason, fix=end.fix)
+        return RunState(name=STOPPED, reason=end.reason, fix=end.fix.removeprefix(GO_ON))
     if summary.run is None and not summary.stages:
         finished = facts.status is not None and facts.status.state == FINISHED
         return RunState(name=FINISHED_STATE if finished else WAITING)

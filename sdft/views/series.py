@@ -50,9 +50,11 @@ class Curve:
         return sum(self._counts)
 
     @property
-    def last_step(self) -> int | None:
-        """The last bucket's first step; none while the curve is empty."""
-        return self._steps[-1] if self._steps else None
+    def span(self) -> tuple[int, int] | None:
+        """First and last step, where every step has a value; none while the curve is empty."""
+        if not self._steps:
+            return None
+        return self._steps[0], self._steps[-1] + self._counts[-1] - 1
 
     def copy(self) -> Curve:
         """Return a curve that does not change when this one does."""

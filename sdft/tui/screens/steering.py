@@ -41,7 +41,7 @@ class Steering(Worded):
         Binding("y", "copy_fix", "key.copy_fix", show=False),
     ]
 
-    seen: reactive[Seen | None] = reactive(None)
+    seen: reactive[Seen | None] = reactive(None, always_update=True)
     asked: reactive[str] = reactive("")
     """The latest command and its answer, in words."""
 
@@ -118,7 +118,7 @@ class Steering(Worded):
         if rate is not None:
             self.send("set", learning_rate=rate)
 
-    @work(thread=True, group="steering")
+    @work(thread=True, group="steering", description="ask the run")
     def _send(self, command: str, arguments: dict[str, Any]) -> None:
         assert self.seen is not None
         run, worker = self.seen.run, get_current_worker()

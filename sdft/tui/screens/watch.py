@@ -33,6 +33,7 @@ from sdft.tui.widgets.samples import Samples
 from sdft.views.curve_files import Line, export_curves
 from sdft.views.find_runs import runs_below
 from sdft.views.history import NUM_LOG_LINES
+from sdft.views.run_state import RunState
 
 TABS = ("overview", "curves", "samples", "images", "log", "config")
 
@@ -79,8 +80,8 @@ class WatchScreen(Steering):
         ),
     ]
 
-    others: reactive[tuple[Seen, ...]] = reactive(())
-    files: reactive[SeenFiles | None] = reactive(None)
+    others: reactive[tuple[Seen, ...]] = reactive((), always_update=True)
+    files: reactive[SeenFiles | None] = reactive(None, always_update=True)
     viewing: reactive[Viewing] = reactive(Viewing())
 
     class Looked(Message):
@@ -109,6 +110,8 @@ class WatchScreen(Steering):
         self._graphics = graphics
         self._charts_drawn_s = -CHARTS_EVERY_S
         self._charts_wait = False
+        self._put_before: dict[str, str] = {}
+        self._state_before: RunState | None = None
 
     def compose(self) -> ComposeResult:
         words = self.words
@@ -153,7 +156,7 @@ class WatchScreen(Steering):
 
     # What was read comes in here.
 
-    @work(thread=True, exclusive=True, group="follow")
+    @work(thread=True, exclusive=True, group="follow", description="follow runs")
     def _follow(self, runs: Sequence[RunDir]) -> None:
         worker = get_current_worker()
         followers = [
@@ -190,17 +193,27 @@ class WatchScreen(Steering):
         seen, words = self.seen, self.words
         if seen is None:
             return
-        self.query_one("#title-row", Static).update(rows.title_row(seen, words))
-        self.query_one("#progress-row", Static).update(rows.progress_row(seen, words))
-        summary = seen.snapshot.summary
-        total = summary.run.steps if summary.run is not None else None
-        self.query_one("#bar", ProgressBar).update(total=total, progress=summary.step)
-        alert = rows.alert_rows(seen, words)
-        self.query_one("#alert", Static).update(alert or "")
-        self.query_one("#alert").display = alert is not None
-        self.refresh_bindings()
-        self._draw_tab(with_charts=False)
-        self._draw_charts_soon()
+        with self.app.batch_update():
+            self._put("#title-row", rows.title_row(seen, words))
+            self._put("#progress-row", rows.progress_row(seen, words))
+            summary = seen.snapshot.summary
+            total = summary.run.steps if summary.run is not None else None
+            self.query_one("#bar", ProgressBar).update(total=total, progress=summary.step)
+            alert = rows.alert_rows(seen, words)
+            self._put("#alert", alert or Content(""))
+            self.query_one("#alert").display = alert is not None
+            if seen.state != self._state_before:
+                # The footer is made anew, so not for nothing.
+                self._state_before = seen.state
+                self.refresh_bindings()
+            self._draw_tab(with_charts=False)
+            self._draw_charts_soon()
+
+    def _put(self, selector: str, content: Content) -> None:
+        """Show a text where it is not shown already; the same again would be sent again."""
+        if self._put_before.get(selector) != content.markup:
+            self._put_before[selector] = content.markup
+            self.query_one(selector, Static).update(content)
 
     def watch_files(self) -> None:
         self._draw_tab()
@@ -212,7 +225,7 @@ class WatchScreen(Steering):
         self._draw_charts()
 
     def watch_asked(self) -> None:
-        self.query_one("#asked-row", Static).update(rows.literal(self.asked))
+        self._put("#asked-row", rows.literal(self.asked))
         self.query_one("#asked-row").display = bool(self.asked)
 
     def on_tabbed_content_tab_activated(self) -> None:
@@ -244,31 +257,28 @@ class WatchScreen(Steering):
                 fates = self.files.fates if self.files is not None else None
                 width = self.query_one("#fates").content_size.width or self.size.width - 4
                 drawn = rows.fates_rows(fates, seen, self.words, width)
-                self.query_one("#fates", Static).update(drawn)
+                self._put("#fates", drawn)
             case "log":
                 self.query_one(EventLog).show(seen.snapshot.log)
             case "config" if self.files is not None and self.files.config is not None:
-                self.query_one("#config-text", Static).update(rows.literal(self.files.config))
+                self._put("#config-text", rows.literal(self.files.config))
         if with_charts:
             self._draw_charts()
 
     def _draw_overview(self, seen: Seen) -> None:
-        figures = self.query_one("#figures", Static)
         width = self.query_one("#figures-box").content_size.width
-        figures.update(rows.table(rows.figure_rows(seen, self.words), width))
+        self._put("#figures", rows.table(rows.figure_rows(seen, self.words), width))
         box = self.query_one("#notices-box")
         most = max(box.content_size.height, 1)
-        self.query_one("#notices", Static).update(rows.notice_rows(seen, self.words, most))
+        self._put("#notices", rows.notice_rows(seen, self.words, most))
 
     def _draw_charts(self) -> None:
         part = self.query_one("#tabs", TabbedContent).active
         if self.seen is None or part not in ("overview", "curves"):
             return
         self._charts_drawn_s, self._charts_wait = time.monotonic(), False
-        settings = self.viewing.settings_words(self.words)
-        self.query_one("#curve-settings", Static).update(rows.literal(settings))
         colors = self._colors()
-        self.query_one("#legend", Static).update(rows.legend(self.runs, colors.runs))
+        self._put("#legend", rows.legend(self.runs, colors.runs))
         self.query_one("#legend").display = bool(self.others)
         if part == "overview":
             self._plan(self.query_one("#overview-loss", Chart), "loss", colors)
@@ -279,12 +289,14 @@ class WatchScreen(Steering):
             chart.display = name in names
             if chart.display:
                 self._plan(chart, name, colors)
+        settings = self.viewing.settings_words(self.words)
         if not names:
-            pattern = self.words("curve.none_match", pattern=self.viewing.pattern)
-            self.query_one("#curve-settings", Static).update(rows.literal(pattern))
+            settings = self.words("curve.none_match", pattern=self.viewing.pattern)
+        self._put("#curve-settings", rows.literal(settings))
 
     def _plan(self, chart: Chart, name: str, colors: Colors) -> None:
-        chart.plan = chart_plan(
+        chart.source = partial(
+            chart_plan,
             name,
             self.runs,
             self.viewing,
@@ -373,7 +385,7 @@ class WatchScreen(Steering):
         if self.seen is not None:
             self._export(self.runs, self.viewing, self._colors())
 
-    @work(thread=True, exclusive=True, group="export")
+    @work(thread=True, exclusive=True, group="export", description="write curves")
     def _export(self, runs: Sequence[Seen], viewing: Viewing, colors: Colors) -> None:
         curves = {
             name: chart_plan(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rich.text import Text
 from textual import work
 from textual.app import RenderResult
@@ -13,13 +15,16 @@ from textual.worker import get_current_worker
 
 from sdft.tui.figure import ChartPlan, draw
 
+Source = Callable[[], ChartPlan]
+"""Says what to draw; called in a thread, because smoothing thousands of points takes its time."""
+
 
 class Chart(Widget, can_focus=True):
-    """Assign `plan`; the drawing follows. Enter shows this chart alone."""
+    """Assign `source`; the drawing follows. Enter shows this chart alone."""
 
     ALLOW_MAXIMIZE = True
 
-    plan: reactive[ChartPlan | None] = reactive(None, layout=False, repaint=False)
+    source: reactive[Source | None] = reactive(None, repaint=False, always_update=True)
     drawing: reactive[Text | str] = reactive("")
 
     class Drawn(Message):
@@ -36,7 +41,7 @@ class Chart(Widget, can_focus=True):
     def render(self) -> RenderResult:
         return self.drawing
 
-    def watch_plan(self) -> None:
+    def watch_source(self) -> None:
         self._redraw()
 
     def on_resize(self, event: Resize) -> None:
@@ -47,17 +52,17 @@ class Chart(Widget, can_focus=True):
         self.drawing = event.drawing
 
     def _redraw(self) -> None:
-        plan = self.plan
-        if plan is None or not self.size.area:
-            return
-        if any(line.points for line in plan.lines):
-            self._draw(plan, self.content_size.width, self.content_size.height)
-        else:
-            self.drawing = Text(f"{plan.title}: {self._empty}", style="dim")
+        if self.source is not None and self.size.area:
+            self._draw(self.source, self.content_size.width, self.content_size.height)
 
-    @work(thread=True, exclusive=True, group="draw")
-    def _draw(self, plan: ChartPlan, width: int, height: int) -> None:
-        drawing = draw(plan, width, height)
-        # A newer plan is on its way; its drawing must not be overtaken by this one.
+    # Without a description Textual would write all arguments into one, at every call.
+    @work(thread=True, exclusive=True, group="draw", description="draw a chart")
+    def _draw(self, source: Source, width: int, height: int) -> None:
+        plan = source()
+        if any(line.points for line in plan.lines):
+            drawing = draw(plan, width, height)
+        else:
+            drawing = Text(f"{plan.title}: {self._empty}", style="dim")
+        # A newer source is on its way; its drawing must not be overtaken by this one.
         if not get_current_worker().is_cancelled:
             self.post_message(self.Drawn(drawing))

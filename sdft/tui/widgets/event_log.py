@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Sequence
 
 from textual.widgets import Log
 
 from sdft.views.history import LogLine
+
+ROWS_AT_ONCE = 100
+"""Written in some milliseconds."""
 
 LAST_TIME_S = 32_503_680_000.0
 """The year 3000, the last one that every system's clock can write."""
@@ -20,6 +24,7 @@ class EventLog(Log):
         super().__init__(highlight=False, max_lines=max_lines, id=id)
         self._empty = empty
         self._shown: Sequence[LogLine] | None = None
+        self._waiting: deque[str] = deque()
 
     def show(self, lines: Sequence[LogLine]) -> None:
         """Write what came since the last call; everything anew where it is another record."""
@@ -28,12 +33,19 @@ class EventLog(Log):
         known = _overlap(self._shown or (), lines)
         if known == 0:
             self.clear()
+            self._waiting.clear()
         self._shown = lines
-        new = [row for line in lines[known:] for row in _rows(line)]
-        if lines:
-            self.write_lines(new)
-        else:
-            self.write_line(self._empty)
+        self._waiting += [row for line in lines[known:] for row in _rows(line)]
+        if not lines:
+            self._waiting.append(self._empty)
+        self._write_some()
+
+    def _write_some(self) -> None:
+        """Write a part of what waits; the rest after other messages had their turn."""
+        part = [self._waiting.popleft() for _ in range(min(len(self._waiting), ROWS_AT_ONCE))]
+        if part:
+            self.write_lines(part)
+            self.call_later(self._write_some)
 
 
 def _overlap(old: Sequence[LogLine], new: Sequence[LogLine]) -> int:

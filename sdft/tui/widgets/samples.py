@@ -109,6 +109,10 @@ class Samples(Vertical, can_focus=True):
 
     async def on_samples_read(self, event: Read) -> None:
         event.stop()
+        if self._graphics == "none":
+            words = self._words("samples.no_graphics", path=event.picture.path)
+            self.query_one(f"#problem-{event.place}", Static).update(literal(words))
+            return
         place = self.query_one(f"#place-{event.place}")
         problem = place.query_one(".problem", Static)
         if event.picture.image is None:
@@ -175,7 +179,7 @@ class Samples(Vertical, can_focus=True):
         )
         self.query_one(f"#caption-{place}", Static).update(caption)
 
-    @work(thread=True, group="pictures")
+    @work(thread=True, group="pictures", description="read a picture")
     def _read(self, place: str, path: Path) -> None:
         picture = read_picture(path)
         wanted = self.shown if place == "shown" else self.kept

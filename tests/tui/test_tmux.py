@@ -1,0 +1,168 @@
+"""The dashboard in a real terminal: a run in one pane, watched and steered in another."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WAIT_S = 90.0
+
+pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+
+
+class Terminal:
+    """One tmux session of its own server, so that nobody's sessions are touched."""
+
+    def __init__(self, columns: int = 100, lines: int = 30) -> None:
+        self.socket = f"sdft-test-{uuid.uuid4().hex[:8]}"
+        self._tmux("new-session", "-d", "-s", "w", "-x", str(columns), "-y", str(lines), "env PS1=ready: sh")
+
+    def _tmux(self, *words: str) -> str:
+        # No settings of the person who runs the tests.
+        command = ["tmux", "-L", self.socket, "-f", os.devnull, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    def type(self, line: str) -> None:
+        self._tmux("send-keys", "-t", "w", "-l", line)
+        self.press("Enter")
+
+    def press(self, *keys: str) -> None:
+        self._tmux("send-keys", "-t", "w", *keys)
+
+    def screen(self) -> str:
+        return self._tmux("capture-pane", "-p", "-t", "w")
+
+    def wait_for(self, pattern: str) -> str:
+        deadline_s = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline_s:
+            shown = self.screen()
+            if re.search(pattern, shown):
+                return shown
+            time.sleep(0.1)
+        raise AssertionError(f"{pattern!r} did not come up in\n{shown}")
+
+    def close(self) -> None:
+        subprocess.run(["tmux", "-L", self.socket, "kill-server"], check=False, capture_output=True)
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    terminal = Terminal()
+    yield terminal
+    terminal.close()
+
+
+def python(*words: str | Path) -> list[str]:
+    return [sys.executable, *map(str, words)]
+
+
+def fake_training(run: Path, steps: int, step_s: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        python("-m", "tests.tui.fake_training", run, str(steps), str(step_s)),
+        cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def watch(terminal: Terminal, run: Path) -> None:
+    words = shlex.join(python("-m", "sdft", "watch", run))
+    terminal.type(f"cd {shlex.quote(str(ROOT))} && clear && SDFT_LANG=en {words}")
+
+
+def ask(terminal: Terminal, key: str, question: str, answer: str) -> None:
+    terminal.press(key)
+    terminal.wait_for(question)
+    terminal.press("y")
+    terminal.wait_for(answer)
+
+
+def test_a_run_is_watched_steered_stopped_resumed_and_ends_as_an_unwatched_one(
+    tmp_path: Path, terminal: Terminal
+) -> None:
+    alone = fake_training(tmp_path / "alone.run", 300, 0.0)
+    weights = alone.communicate(timeout=WAIT_S)[0].split()[-1]
+
+    run = tmp_path / "watched.run"
+    training = fake_training(run, 300, 0.05)
+    try:
+        watch(terminal, run)
+        terminal.wait_for("● running")
+        ask(terminal, "p", "Pause the run", "pause: paused after step")
+        terminal.wait_for("● paused")
+        # The dashboard is killed and opened again; the run does not care.
+        terminal.press("C-q")
+        terminal.wait_for(r"ready:\s*$")
+        watch(terminal, run)
+        terminal.wait_for("● paused")
+        ask(terminal, "s", "Draw the sample prompts", "sample: 1 picture")
+        terminal.press("3")
+        terminal.wait_for("a cat")
+        terminal.press("1")
+        ask(terminal, "p", "Let the run go on", "resume: goes on after step")
+        terminal.wait_for("● running")
+        ask(terminal, "w", "Save a checkpoint", "save: saved step")
+        ask(terminal, "x", "Save the state and stop", "stop: stops after step")
+        terminal.wait_for("● stopped")
+        assert "--resume auto" in terminal.screen()
+        step = int(training.communicate(timeout=WAIT_S)[0].split()[1])
+        assert step < 300
+
+        training = fake_training(run, 300, 0.005)
+        shown = terminal.wait_for("● finished")
+        assert "step 300 of 300" in shown
+        assert training.communicate(timeout=WAIT_S)[0].split()[-1] == weights
+        terminal.press("q")
+        terminal.wait_for(r"ready:\s*$")
+    finally:
+        training.kill()
+        training.communicate()
+
+
+def test_a_run_that_is_killed_is_shown_to_have_died(tmp_path: Path, terminal: Terminal) -> None:
+    run = tmp_path / "cats.run"
+    training = fake_training(run, 100_000, 0.02)
+    watch(terminal, run)
+    terminal.wait_for("● running")
+    training.kill()
+    training.communicate()
+    shown = terminal.wait_for("● died")
+    assert "gone without a word" in shown
+    terminal.press("q")
+
+
+def test_ctl_does_what_the_keys_do(tmp_path: Path) -> None:
+    run = tmp_path / "cats.run"
+    training = fake_training(run, 100_000, 0.02)
+
+    def ctl(*words: str) -> subprocess.CompletedProcess[str]:
+        command = python("-m", "sdft", "ctl", run, *words)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    try:
+        deadline_s = time.monotonic() + WAIT_S
+        while not (run / "events.jsonl").exists() and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        assert "paused after step" in ctl("pause").stdout
+        assert ctl("save").returncode == 0
+        assert "learning_rate 3e-06" in ctl("set", "learning_rate=3e-6").stdout
+        refused = ctl("set", "learning_rate=0.5", "--json")
+        assert (refused.returncode, "too much" in refused.stderr) == (2, True)
+        assert ctl("puase").returncode == 2
+        assert 'did you mean "pause"' in ctl("puase").stderr
+        assert "goes on" in ctl("resume", "--json").stdout
+        assert ctl("stop").returncode == 0
+        training.communicate(timeout=WAIT_S)
+        assert ctl("stop").returncode == 2
+    finally:
+        training.kill()
+        training.communicate()

@@ -1,0 +1,69 @@
+"""One catalogue, the same names and places in every language."""
+
+from __future__ import annotations
+
+import string
+
+import pytest
+from rich.cells import cell_len
+
+from sdft.control import COMMANDS
+from sdft.tui.screens.steering import Steering
+from sdft.tui.screens.watch import TABS, WatchScreen
+from sdft.tui.shell import Shell
+from sdft.tui.viewing import CHARTS
+from sdft.tui.words import LANGUAGES, Words, catalogue, language_of
+from sdft.views.run_state import STATES
+
+
+def places(sentence: str) -> set[str]:
+    return {name for _, name, _, _ in string.Formatter().parse(sentence) if name}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_has_the_same_names_with_the_same_places(language: str) -> None:
+    english, other = catalogue("en"), catalogue(language)
+    assert english.keys() == other.keys()
+    for name in english:
+        assert places(english[name]) == places(other[name]), name
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_key_part_state_and_curve_has_words(language: str) -> None:
+    words = Words(language)
+    for kind in (Shell, Steering, WatchScreen):
+        for binding in kind.BINDINGS:
+            if binding.description:
+                assert binding.description in words, binding
+    for names, group in ((STATES, "state"), (TABS, "tab"), (CHARTS, "curve")):
+        assert all(f"{group}.{name}" in words for name in names)
+    for name in COMMANDS.keys() - {"set"}:
+        assert f"ask.{name}" in words
+    for name in catalogue(language):
+        if name.startswith("help."):
+            assert f"part.{name.removeprefix('help.')}" in words
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_help_fits_a_terminal_of_80_columns(language: str) -> None:
+    for name, sentence in catalogue(language).items():
+        if name.startswith("help."):
+            assert max(map(cell_len, sentence.splitlines())) <= 66, name
+            assert len(sentence.strip().splitlines()) <= 14, name
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, "en"),
+        ({"LANG": "ja_JP.UTF-8"}, "ja"),
+        ({"LANG": "ja_JP.UTF-8", "SDFT_LANG": "en"}, "en"),
+        ({"LANG": "de_DE.UTF-8"}, "en"),
+        ({"LC_ALL": "C", "LANG": "ja_JP"}, "en"),
+        ({"SDFT_LANG": "JA"}, "ja"),
+    ],
+)
+def test_the_language_is_the_asked_one_then_the_locales(
+    environment: dict[str, str], expected: str
+) -> None:
+    assert language_of(environment) == expected
