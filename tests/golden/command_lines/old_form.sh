@@ -1,0 +1,11 @@
+accelerate launch --num_cpu_threads_per_process 1 fine_tune.py \
+    --pretrained_model_name_or_path=model.ckpt \
+    --in_json meta.json \
+    --train_data_dir=images \
+    --output_dir=out --output_name old_form \
+    --shuffle_caption \
+    --train_batch_size=1 --learning_rate=5e-6 --max_train_steps=10000 \
+    --resolution=128,128 --caption_separator=, \
+    --use_8bit_adam --xformers --gradient_checkpointing \
+    --mixed_precision=bf16 \
+    --save_every_n_epochs=4
