@@ -137,7 +137,7 @@ def _train_locked(
     emit: Emit,
     recorder: Recorder,
 ) -> TrainResult:
-    from sdft.jobs.training.resuming import events_to_keep, resumed_state
+    from sdft.jobs.training.resuming import events_of_state, resumed_state
 
     started_s = time.monotonic()
     settings = config.training
@@ -150,9 +150,8 @@ def _train_locked(
         state = resumed_state(choice.resume, emit)
         if state is None and choice.resume is not None:
             _require_no_finished_run(run)
-        said_before = events_to_keep(run.events_file, state)
         recorder.open(run, state.events_bytes if state else 0)
-        for event in said_before:
+        for event in events_of_state(state):
             emit(event)
         unfinished = RunStatus(
             state=UNFINISHED, config_digest=digest, steps=0, epochs=0, loss=None, checkpoint=None

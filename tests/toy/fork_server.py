@@ -54,7 +54,7 @@ def count_changes(folder: str, kill_at: int | None, report: Path) -> None:
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         nonlocal count
         if event == "open":
-            path, mode, flags = arguments
+            path, _, flags = arguments
             writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
             if not writes:
                 return
@@ -95,7 +95,7 @@ def serve(order: dict[str, Any]) -> dict[str, Any]:
         code = 70
         try:
             code = child(order, report)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - the edge of the child, which must not return
             traceback.print_exc()
         finally:
             sys.stdout.flush()

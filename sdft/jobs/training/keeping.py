@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from sdft.events import CheckpointSaved, Emit, FileRemoved, Notice, StateSaved
+from sdft.events import CheckpointSaved, Emit, EventLine, FileRemoved, Notice, StateSaved
 from sdft.files import flush_folder, remove, write_bytes
 from sdft.jobs.training.saving import ModelWriter
 from sdft.train.background import BackgroundWriter, SaveJob
@@ -31,6 +31,10 @@ from sdft.train.state import (
     step_of,
 )
 from sdft.train.state_write import StateContent, write_state
+
+SAID = "said"
+"""In a state's extras: events of files that were written before it, after its place in the events.
+Its place is taken when it is copied, and files are written later in the background."""
 
 
 def _nothing() -> dict[str, Any]:
@@ -100,28 +104,37 @@ class Keeper:
     def after_step(self, meter: Meter) -> None:
         """Save what is due after an update."""
         step = meter.step
-        jobs = []
-        if self.checkpoints.after_step(step, self.total_steps):
-            jobs += self._checkpoint(step_stem(self.output_name, step), meter.progress)
+        saves_checkpoint = self.checkpoints.after_step(step, self.total_steps)
+        saves_state = self.state_rules.after_step(step, self.total_steps)
+        rolls = self.rolling.due(step, time.monotonic() - self._last_state_s)
+        if not (saves_checkpoint or saves_state or rolls):
+            return
+        jobs = self._begin()
+        said: list[CheckpointSaved] = []
+        if saves_checkpoint:
+            jobs += self._checkpoint(step_stem(self.output_name, step), meter.progress, said)
             jobs += self._step_checkpoint_dropped(step)
-        if self.state_rules.after_step(step, self.total_steps):
-            jobs += self._state(meter.progress, kept=True)
+        if saves_state or rolls:
+            jobs += self._state(meter.progress, kept=saves_state, said=said)
+        if saves_state:
             jobs += self._step_state_dropped(step)
-        elif self.rolling.due(step, time.monotonic() - self._last_state_s):
-            jobs += self._state(meter.progress, kept=False)
-        self._submit(jobs, meter)
+        self.writer.submit(jobs)
+        meter.restart_clock()
 
     def after_epoch(self, meter: Meter) -> None:
         """Save what is due after an epoch; `meter` already counts the next one."""
         epoch = meter.progress.epoch - 1
-        jobs = []
+        jobs = self._begin()
+        said: list[CheckpointSaved] = []
         if self.checkpoints.after_epoch(epoch, self.num_epochs):
-            jobs += self._checkpoint(epoch_stem(self.output_name, epoch), meter.progress)
+            jobs += self._checkpoint(epoch_stem(self.output_name, epoch), meter.progress, said)
             jobs += self._epoch_checkpoint_dropped(epoch)
         if self.state_rules.after_epoch(epoch, self.num_epochs):
-            jobs += self._state(meter.progress, kept=True)
+            jobs += self._state(meter.progress, kept=True, said=said)
             jobs += self._epoch_state_dropped(epoch)
-        self._submit(jobs, meter)
+        if jobs:
+            self.writer.submit(jobs)
+            meter.restart_clock()
 
     def catch_up(self, progress: Progress) -> None:
         """Remove what should be gone at this place, for a run that died before it came to that."""
@@ -155,7 +168,8 @@ class Keeper:
 
     def save_state(self, progress: Progress, *, kept: bool = True) -> Path:
         """Write a state and wait for it; a `kept` one is not removed by a rolling one."""
-        self.writer.submit(self._state(progress, kept=kept))
+        self.writer.wait()
+        self.writer.submit(self._state(progress, kept=kept, said=[]))
         self.writer.wait()
         return self.states / state_name(progress.step)
 
@@ -165,27 +179,31 @@ class Keeper:
             if not is_kept(folder):
                 self._remove(folder)
 
-    def _submit(self, jobs: list[SaveJob], meter: Meter) -> None:
-        if jobs:
-            self.writer.submit(jobs)
-            meter.restart_clock()
+    def _begin(self) -> list[SaveJob]:
+        """Let the save before this one end: what it says belongs before the place of this one."""
+        self.writer.wait()
+        return []
 
-    def _checkpoint(self, stem: str, progress: Progress) -> list[SaveJob]:
+    def _checkpoint(
+        self, stem: str, progress: Progress, said: list[CheckpointSaved] | None = None
+    ) -> list[SaveJob]:
+        """Return what writes a checkpoint; what it says is added to `said`."""
         path = self.output_dir / file_name(stem, self.form)
 
         def write(content: Any) -> None:
             started_s = time.monotonic()
             size_bytes = self.write_model(path, content)
             flush_folder(path.parent)
-            self.emit(
-                CheckpointSaved(
-                    step=progress.step,
-                    epoch=progress.epoch,
-                    path=str(path),
-                    size_bytes=size_bytes,
-                    duration_s=time.monotonic() - started_s,
-                )
+            event = CheckpointSaved(
+                step=progress.step,
+                epoch=progress.epoch,
+                path=str(path),
+                size_bytes=size_bytes,
+                duration_s=time.monotonic() - started_s,
             )
+            self.emit(event)
+            if said is not None:
+                said.append(event)
 
         content = self.write_model.content()
         return [
@@ -198,8 +216,13 @@ class Keeper:
             )
         ]
 
-    def _state(self, progress: Progress, *, kept: bool) -> list[SaveJob]:
-        """Return what writes a state, unless a whole one of this step is there."""
+    def _state(
+        self, progress: Progress, *, kept: bool, said: list[CheckpointSaved]
+    ) -> list[SaveJob]:
+        """Return what writes a state, unless a whole one of this step is there.
+
+        `said` is known when it is written: the same thread writes the checkpoints before it.
+        """
         self._last_state_s = time.monotonic()
         folder = self.states / state_name(progress.step)
         if folder.exists():
@@ -212,6 +235,8 @@ class Keeper:
 
         def write(content: StateContent) -> None:
             started_s = time.monotonic()
+            told = {SAID: [EventLine.write(event, time.time()) for event in said]}
+            content = replace(content, extras={**content.extras, **told})
             size_bytes = write_state(folder, content, kept=kept)
             self.emit(
                 StateSaved(

@@ -13,7 +13,14 @@ from typing import Any
 
 from sdft.errors import UserError
 from sdft.events import CheckpointSaved, Emit, Event, EventLine, Notice, StateSaved
-from sdft.train.state import MANIFEST, Identity, SavedState, newest_state, read_state
+from sdft.train.state import (
+    MANIFEST,
+    Identity,
+    SavedState,
+    newest_state,
+    read_state,
+    size_bytes,
+)
 
 SETTINGS = "settings"
 _LONG = 60
@@ -44,27 +51,25 @@ def resumed_state(folder: Path | None, emit: Emit) -> SavedState | None:
     return state
 
 
-def events_to_keep(events_file: Path, state: SavedState | None) -> list[Event]:
-    """Return what was said after a state was taken, about work that was done before it.
+def events_of_state(state: SavedState | None) -> list[Event]:
+    """Return what is to be said again about a state and the checkpoints written with it.
 
-    A state holds the length of `events.jsonl` at its step, and a resumed run cuts the file there.
-    Files are written in the background, so the line about a checkpoint may stand behind the cut;
-    that checkpoint is not written again.
+    A state holds the length of `events.jsonl` at its step, and a resumed run cuts the file there;
+    the files are written after that moment, in the background, and not written again.
     """
     if state is None:
         return []
-    try:
-        with events_file.open("rb") as file:
-            file.seek(state.events_bytes)
-            lines = file.read().decode("ascii", "replace").splitlines()
-    except OSError:
-        return []
-    events = [found[1] for line in lines if (found := EventLine.read(line)) is not None]
-    return [
-        event
-        for event in events
-        if isinstance(event, CheckpointSaved | StateSaved) and event.step <= state.progress.step
-    ]
+    lines = state.extras.get("said", [])
+    found = [EventLine.read(line) for line in lines if isinstance(line, str)]
+    events = [one[1] for one in found if one is not None and isinstance(one[1], CheckpointSaved)]
+    itself = StateSaved(
+        step=state.progress.step,
+        epoch=state.progress.epoch,
+        path=str(state.path),
+        size_bytes=size_bytes(state.path),
+        duration_s=0.0,
+    )
+    return [*events, itself]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
