@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from sdft.cli.common import CONTEXT, Json, JsonOut, Quiet, new_app
 from sdft.cli.output import Output, deliver
@@ -15,7 +17,23 @@ app = new_app()
 
 
 @app.command(name="doctor", context_settings=CONTEXT)
-def command(json: Json = False, json_out: JsonOut = None, quiet: Quiet = False) -> None:
+def command(
+    bundle: Annotated[
+        Path | None,
+        typer.Option(
+            "--bundle",
+            metavar="RUN",
+            help="Pack what a bug report about this run needs, secrets removed, into one .zip.",
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="The .zip; beside the run folder if not given."),
+    ] = None,
+    json: Json = False,
+    json_out: JsonOut = None,
+    quiet: Quiet = False,
+) -> None:
     """Say what this machine has, what will be used, what is missing and how to get it.
 
     Takes some seconds. The report names no user, host or folder, so it can be shown to others.
@@ -24,9 +42,30 @@ def command(json: Json = False, json_out: JsonOut = None, quiet: Quiet = False) 
     from sdft.views.console import console_view
     from sdft.views.fanout import Fanout
 
+    if bundle is not None:
+        _pack(bundle, out, Output(json=json, json_out=json_out, quiet=quiet))
+        return
     with console_view(quiet=quiet) as console:
         result = run_doctor(Path.cwd(), emit=Fanout([console]))
     deliver(result.as_json(), _words(result), Output(json=json, json_out=json_out, quiet=quiet))
+
+
+def _pack(path: Path, out: Path | None, output: Output) -> None:
+    from sdft.jobs.bundle import run_bundle
+    from sdft.units import format_bytes
+    from sdft.views.console import console_view
+    from sdft.views.fanout import Fanout
+    from sdft.views.find_runs import run_at
+
+    run = run_at(path)
+    target = out or run.path.with_name(f"{run.path.name}-bundle.zip")
+    with console_view(quiet=output.quiet) as console:
+        result = run_bundle(run, target, emit=Fanout([console]))
+    text = (
+        f"{result.bundle} ({format_bytes(result.size_bytes)}): {', '.join(result.files)}\n"
+        "look through it before you send it"
+    )
+    deliver(result.as_json(), text, output)
 
 
 def _words(result: DoctorResult) -> str:
