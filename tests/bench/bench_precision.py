@@ -1,0 +1,202 @@
+"""Prints how well a toy learns in each precision: 500 steps, 5 seeds, one table for the README.
+
+Each seed has a model, pictures' latents and noise of its own, the same for all precisions. What is
+compared is the loss over held-out noise and timesteps after training, computed in float32.
+
+python tests/bench/bench_precision.py [steps] [seeds]
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from sdft.events import ignore
+from sdft.jobs.training.networks import Networks, TrainedPrecision, prepare_networks
+from sdft.models.bundle import ModelBundle, load_bundle
+from sdft.models.text import encode_chunks
+from sdft.models.toy import save_toy_model
+from sdft.train.batch import Batch
+from sdft.train.objective import EPSILON, LossRecipe
+from sdft.train.schedule import alphas_cumprod
+from sdft.train.step import Objective, Stepper
+from sdft.train.weighting import WeightRecipe
+
+SIDE = 16
+"""Latent cells: 128 px. Below it the toy is ill-conditioned."""
+BATCH = 2
+NUM_PICTURES = 16
+LEARNING_RATE = 5e-5
+"""About 1/1000 of a typical weight of the toy: small, as the steps of fine-tuning are."""
+NUM_HELD_OUT = 32
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    mixed_precision: str = "no"
+    precision: TrainedPrecision = field(default_factory=TrainedPrecision)
+
+
+VARIANTS = (
+    Variant("float32"),
+    Variant("mixed bf16", "bf16"),
+    Variant(
+        "full_bf16, stochastic rounding",
+        "bf16",
+        TrainedPrecision(weights=torch.bfloat16, stochastic_rounding=True),
+    ),
+    Variant("full_bf16, rounding to nearest", "bf16", TrainedPrecision(weights=torch.bfloat16)),
+)
+
+
+def pictures(bundle: ModelBundle, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return smooth latents and the contexts of captions, one for each picture."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.randn(NUM_PICTURES, 4, 4, 4, generator=generator)
+    latents = torch.nn.functional.interpolate(coarse, size=SIDE, mode="bilinear")
+    captions = [f"picture number {number}" for number in range(NUM_PICTURES)]
+    with torch.no_grad():
+        contexts = encode_chunks(
+            bundle.text_encoder,
+            torch.tensor([bundle.tokenizer.chunks(text, 75) for text in captions]),
+            clip_skip=None,
+            tokenizer=bundle.tokenizer,
+        )
+    return latents, contexts
+
+
+def batch_of(latents: torch.Tensor, contexts: torch.Tensor, size: int, address: int) -> Batch:
+    """Return a batch whose pictures, noise and timesteps follow from the address."""
+    generator = torch.Generator().manual_seed(address)
+    chosen = torch.randint(0, NUM_PICTURES, (size,), generator=generator)
+    noise = torch.randn((size, *latents.shape[1:]), generator=generator)
+    return Batch(
+        latents_BCHW=latents[chosen],
+        noise_BCHW=noise,
+        input_noise_BCHW=noise,
+        timesteps_B=torch.randint(0, 1000, (size,), generator=generator),
+        ids_BKS=torch.zeros((size, 1, 77), dtype=torch.int64),
+        weights_B=torch.full((size,), 1 / size),
+        contexts_BSD=contexts[chosen],
+    )
+
+
+def small_unet(bundle: ModelBundle, seed: int) -> UNet2DConditionModel:
+    """Return a U-Net of the same kind with fewer blocks: 10,000 steps are to take minutes."""
+    config = dict(bundle.unet.config) | {
+        "block_out_channels": (32, 32, 32, 32),
+        "layers_per_block": 1,
+        "attention_head_dim": 1,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return UNet2DConditionModel.from_config(config)
+
+
+def stepper_of(networks: Networks) -> Stepper:
+    return Stepper(
+        accelerator=networks.accelerator,
+        unet=networks.unet,
+        encode_text=networks.encode_text,
+        objective=Objective(
+            prediction_type=EPSILON,
+            alphas_bar_T=alphas_cumprod(),
+            loss=LossRecipe(),
+            weights=WeightRecipe(),
+            input_dtype=networks.precision.weights,
+        ),
+        optimizer=networks.optimizer,
+        parameters=networks.parameters,
+        max_grad_norm=1.0,
+        synced_modules=networks.trained_modules,
+        rounding=networks.rounding,
+    )
+
+
+@torch.no_grad()
+def held_out_loss(bundle: ModelBundle, stepper: Stepper, batch: Batch) -> float:
+    """Return the loss in float32, without any autocast, of the weights as they are."""
+    unet = load_like(bundle, stepper)
+    plain = replace(stepper.objective, input_dtype=torch.float32)
+    assert batch.contexts_BSD is not None
+    return float(plain.losses(unet, batch, batch.contexts_BSD).mean())
+
+
+def load_like(bundle: ModelBundle, stepper: Stepper) -> torch.nn.Module:
+    unet = type(bundle.unet).from_config(bundle.unet.config)
+    unet.load_state_dict(stepper.accelerator.unwrap_model(stepper.unet).state_dict())
+    return unet.eval()
+
+
+def run(variant: Variant, seed: int, num_steps: int, folder: Path) -> tuple[float, float, float]:
+    """Return held-out loss before and after, and seconds a step."""
+    bundle = load_bundle(folder / f"model{seed}")
+    bundle = replace(bundle, networks=dict(bundle.networks) | {"unet": small_unet(bundle, seed)})
+    latents, contexts = pictures(bundle, seed)
+    held_out = batch_of(latents, contexts, NUM_HELD_OUT, 10**9 + seed)
+    AcceleratorState._reset_state()
+    networks = prepare_networks(
+        bundle,
+        Accelerator(cpu=True, mixed_precision=variant.mixed_precision),
+        train_text_encoder=False,
+        learning_rate=LEARNING_RATE,
+        learning_rate_te=None,
+        optimizer_type="AdamW",
+        optimizer_arguments={},
+        gradient_checkpointing=False,
+        clip_skip=None,
+        frozen_dtype=torch.float32,
+        emit=ignore,
+        precision=variant.precision,
+        seed=seed,
+    )
+    stepper = stepper_of(networks)
+    before = held_out_loss(bundle, stepper, held_out)
+    start_s = time.perf_counter()
+    for step in range(num_steps):
+        stepper.update([batch_of(latents, contexts, BATCH, 1000 * seed + step)])
+    step_s = (time.perf_counter() - start_s) / num_steps
+    return before, held_out_loss(bundle, stepper, held_out), step_s
+
+
+def main(num_steps: int, num_seeds: int) -> None:
+    torch.set_num_threads(1)
+    rows: dict[str, list[tuple[float, float, float]]] = {one.name: [] for one in VARIANTS}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for seed in range(num_seeds):
+            save_toy_model(folder / f"model{seed}", seed=seed)
+            for variant in VARIANTS:
+                rows[variant.name].append(run(variant, seed, num_steps, folder))
+                print(f"# seed {seed} {variant.name}: {rows[variant.name][-1]}", file=sys.stderr)
+    exact = [after for _, after, _ in rows["float32"]]
+    learnt = [before - after for before, after, _ in rows["float32"]]
+    print(f"{num_steps} steps, {num_seeds} seeds, AdamW at {LEARNING_RATE:g}, toy at 128 px, CPU\n")
+    print("| precision | held-out loss | beside float32 | of what float32 learnt | s a step |")
+    print("| --- | --- | --- | --- | --- |")
+    for kind, runs in rows.items():
+        losses = [after for _, after, _ in runs]
+        gaps = [loss - best for loss, best in zip(losses, exact, strict=True)]
+        shares = [1 - gap / gain for gap, gain in zip(gaps, learnt, strict=True)]
+        spread = f" ± {stdev(losses):.4f}" if num_seeds > 1 else ""
+        gap_spread = f" ± {stdev(gaps):.4f}" if num_seeds > 1 else ""
+        print(
+            f"| {kind} | {mean(losses):.4f}{spread} | {mean(gaps):+.4f}{gap_spread} |"
+            f" {mean(shares):.1%} | {mean(step_s for *_, step_s in runs):.3f} |"
+        )
+
+
+if __name__ == "__main__":
+    main(*(int(word) for word in (sys.argv[1:] + ["500", "5"][len(sys.argv) - 1 :])))
