@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from sdft.cli.argv import FLAG, Option
 from sdft.cli.common import new_app
 from sdft.cli.output import deliver
-from sdft.cli.settings_line import CONTEXT, Page, read_or_help
+from sdft.cli.settings_line import CONTEXT, Asked, Page, read_or_help
+from sdft.errors import UserError
 
 if TYPE_CHECKING:
     from sdft.jobs.train import TrainResult
@@ -17,6 +21,21 @@ PAGE = Page(
     name="train",
     summary="Fine-tunes the model that CONFIG names on the images that it names. Every setting is"
     " an option too. The command line of sd-scripts' fine_tune.py works as it is.",
+    own=(
+        Option(
+            name="print_config",
+            takes=FLAG,
+            group="output of this command",
+            help="Print the settings that would count, as TOML, and end.",
+            hyphens=True,
+        ),
+        Option(
+            name="output_config",
+            takes=FLAG,
+            group="output of this command",
+            help="Write them to the file that --config_file names, and end.",
+        ),
+    ),
 )
 
 app = new_app()
@@ -26,6 +45,12 @@ app = new_app()
 def command(ctx: typer.Context) -> None:
     asked = read_or_help(PAGE, ctx.args)
     if asked is None:
+        return
+    if asked.own.get("output_config"):
+        _write_config(asked)
+        return
+    if asked.own.get("print_config"):
+        print(_config_text(asked), end="")
         return
     config = asked.load(for_training=True)
 
@@ -55,6 +80,42 @@ def command(ctx: typer.Context) -> None:
             trackers.close()
             recorder.close()
     deliver(result.as_json(), _words(result), asked.output)
+
+
+def _config_text(asked: Asked) -> str:
+    """Return the resolved settings; of a preset alone, its file with the comments.
+
+    Raises: UserError.
+    """
+    from sdft.config.preset import PRESETS, preset_text
+    from sdft.config.write import resolved_toml
+
+    if asked.config is None and asked.settings.keys() == {"preset"} and not asked.problems:
+        name = str(asked.settings["preset"])
+        if name in PRESETS:
+            return preset_text(name)
+    return resolved_toml(asked.load())
+
+
+def _write_config(asked: Asked) -> None:
+    """Write the resolved settings to a new file.
+
+    Raises: UserError where no file is named or there is one.
+    """
+    from sdft.files import write_text
+
+    named = asked.settings.get("config_file")
+    if not named:
+        raise UserError(what="output_config needs config_file", fix="add --config_file NEW.toml")
+    path = Path(str(named))
+    path = path if path.suffix else path.with_suffix(".toml")
+    if path.exists():
+        raise UserError(
+            what="this file is there already", where=str(path), fix="name another in --config_file"
+        )
+    settings = {name: value for name, value in asked.settings.items() if name != "config_file"}
+    write_text(path, _config_text(replace(asked, settings=settings)))
+    print(path)
 
 
 def _words(result: TrainResult) -> str:

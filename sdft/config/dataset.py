@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator
 
+from sdft.config.preset import PresetName
 from sdft.config.refused import REFUSED
 from sdft.config.settings import Setting, setting, settings_of
 
@@ -274,6 +275,12 @@ class SourceSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
         None, help="Metadata file of train_data_dir.", group="images", common=True
     )
     config_file: Path | None = setting(None, help="Another way to name CONFIG.", group="images")
+    preset: PresetName | None = setting(
+        None,
+        help="Settings that ship with the program; CONFIG and options win over them.",
+        group="model",
+        common=True,
+    )
     caption_extention: str | None = setting(
         None, help="Older spelling of caption_extension.", group="captions"
     )

@@ -25,6 +25,7 @@ from sdft.config.names import (
 )
 from sdft.config.old_form import old_form_document
 from sdft.config.positions import KeyPath
+from sdft.config.preset import PRESETS, preset_document
 from sdft.config.settings import settings_of
 from sdft.config.shorthands import fold_shorthands
 from sdft.config.training import TrainingSettings
@@ -83,7 +84,7 @@ def load_config(
     findings = Findings()
     path = path or _path_from_flag(flags, cwd)
     document = read_document(cwd / path, cwd) if path is not None else None
-    given = _sort_given(document, flags, findings)
+    given = _sort_given(_preset(document, flags), document, flags, findings)
     training = _training(given.training, cwd, findings)
     sources, wrong = typed_values(SourceSettings, given.sources, cwd)
     findings.problems += wrong
@@ -126,11 +127,22 @@ def _path_from_flag(flags: Mapping[str, object], cwd: Path) -> Path | None:
     return path if path.suffix or path.exists() else path.with_suffix(".toml")
 
 
+def _preset(document: Document | None, flags: Mapping[str, object]) -> Document | None:
+    """Return the preset that the line names, or else the file; a wrong name is told elsewhere."""
+    name = flags.get("preset") or (document.values.get("preset") if document else None)
+    return preset_document(str(name)) if name in PRESETS else None
+
+
 def _sort_given(
-    document: Document | None, flags: Mapping[str, object], findings: Findings
+    preset: Document | None,
+    document: Document | None,
+    flags: Mapping[str, object],
+    findings: Findings,
 ) -> _Sorted:
     given = _Sorted()
     first_places: dict[str, str] = {}
+    for name, one in _given_in_file(preset) if preset else ():
+        _sort_one(name, one, given, findings)
     for name, one in _given_in_file(document) if document else ():
         if name in first_places:
             what = f"{name} is set twice, first in {first_places[name]}"
@@ -265,6 +277,8 @@ def _overruled(
     """Return a notice for each flag that some dataset or subset overrules with another value."""
     notices = []
     for name, value in flags.values.items():
+        if flags.places[name].startswith("preset "):
+            continue
         for dotted, holder in _holders(datasets):
             place = origins.get(f"{dotted}.{name}", "default")
             differs = getattr(holder, name, value) != value

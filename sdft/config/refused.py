@@ -26,7 +26,6 @@ REFUSED: dict[str, str] = {
     "ddp_gradient_as_bucket_view": _NOT_YET,
     "ddp_static_graph": _NOT_YET,
     "num_processes": f"training by several processes is {_NOT_YET}; one of them trains on one GPU",
-    "output_config": "not supported; the resolved config is written into the run folder",
     "fused_backward_pass": _NOT_YET,
     "resume_from_huggingface": f"{_NOT_YET}; download the state and name its folder in resume",
     "huggingface_repo_id": _HUB,

@@ -36,6 +36,8 @@ def test_every_training_setting_that_is_supported_is_an_option():
 
 
 def test_every_option_of_the_reference_is_an_option_or_is_answered():
+    from sdft.cli.train import PAGE
+
     names = Path(__file__).parents[1] / "unit" / "config" / "fine_tune_options.txt"
     shown = command_options(PAGE)
     known = {option.name for option in (*shown, *hidden_options(shown))}

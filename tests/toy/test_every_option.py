@@ -157,7 +157,8 @@ def _noting(read: set[str]) -> Any:
 def test_the_table_has_every_option_that_is_neither_refused_nor_needless():
     supported = {name for name in REFERENCE if name not in REFUSED and name not in NEEDLESS}
     assert len(REFERENCE) == 167
-    assert sorted(supported - {row.option for _, row in ROWS}) == []
+    # Writes the settings and ends: see tests/cli/test_train_config.py.
+    assert sorted(supported - {row.option for _, row in ROWS}) == ["output_config"]
 
 
 @pytest.mark.parametrize("name", TABLE.RUNS)
