@@ -12,6 +12,7 @@ from pathlib import Path
 from sdft.config.checks_watch import problems_of_watched_files, problems_of_watching
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.merge import missing_path
+from sdft.config.own_rates import unread_rates
 from sdft.config.places import Origins
 from sdft.config.places import place as _place
 from sdft.config.training import TrainingSettings
@@ -355,6 +356,8 @@ def effects_missing(training: TrainingSettings, origins: Origins) -> list[Proble
         is_set = getattr(training, name) != type(training).model_fields[name].default
         if is_set and not has_effect(training):
             found.append(Problem(f"{name} has no effect without {needed}", _place(origins, name)))
+    for name, reason in unread_rates(training):
+        found.append(Problem(f"{name} has no effect: {reason}", _place(origins, name)))
     if training.zero_terminal_snr and not training.v_parameterization:
         found.append(
             Problem(

@@ -19,6 +19,7 @@ from sdft.dataset.captions import (
 from sdft.dataset.records import WordRules
 from sdft.errors import DataError
 from sdft.streams import Address, stream
+from sdft.train.sampler import Group, Order, micro_batches
 
 
 def at(epoch: int = 1, key: str = "a.png", **other: int) -> Address:
@@ -199,3 +200,19 @@ def test_face_coordinates_at_the_end_of_a_stem_may_be_missing_from_the_caption_f
     assert caption_stems("girl_10_20_64_64") == ("girl_10_20_64_64", "girl")
     assert caption_stems("a_b_10_20_64_64") == ("a_b_10_20_64_64", "a_b")
     assert caption_stems("10_20_64_64") == ("10_20_64_64",)
+
+
+def test_no_two_ranks_or_items_of_an_epoch_repeat_each_other():
+    """Every rank takes its share of one order, so what differs between them is the items."""
+    group = Group(dataset=0, bucket=(512, 512), placements=range(24), repeats=[2] * 24)
+    order = Order(groups=[group], effective_batch=[8], seed=3)
+    read = {0: [], 1: []}
+    caption = ",".join("abcdefghijklmnop")
+    for step in order.epoch(1):
+        for rank, texts in read.items():
+            for share in micro_batches(step, batch_size=4, rank=rank, num_processes=2):
+                for use in share:
+                    address = at(key=f"{use.placement}.png", repeat=use.repeat)
+                    texts.append(words(caption, address, shuffle_caption=True))
+    assert len(read[0]) == len(read[1]) == 24
+    assert len(set(read[0] + read[1])) == 48
