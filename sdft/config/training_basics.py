@@ -113,8 +113,7 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
     )
     partial_batches: Literal["keep", "carry", "drop"] = setting(
         "keep",
-        help="What becomes of images that fill no whole step at an epoch's end: a short step in"
-        " which each counts the same, a step of the next epoch, or nothing.",
+        help="Images that fill no whole step: a short step, a step of the next epoch, or left out.",
         group="training",
     )
     prior_loss_weight: float = setting(
@@ -125,8 +124,7 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
     )
     unreadable_image: Literal["stop", "skip"] = setting(
         "stop",
-        help="What an image does that cannot be read during the run, without cached latents: end"
-        " the run resumable, or count as nothing.",
+        help="An image that cannot be read during the run stops it, or counts as nothing.",
         group="training",
         decides=False,
     )
@@ -203,8 +201,7 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
     text_cache_gb: float = setting(
         1.0,
         ge=0,
-        help="Keep what a frozen text encoder makes of the captions, if all that the run can read"
-        " fit in this much disk space; 0 keeps nothing.",
+        help="Keep encoded captions on disk where all of them fit in this; 0 keeps none.",
         group="cache",
         unit="GB",
     )
