@@ -11,8 +11,9 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -99,6 +100,24 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def rows_by_path(
+    connection: sqlite3.Connection, select: str, keys: Sequence[bytes]
+) -> dict[bytes, tuple[Any, ...]]:
+    """Return the rows whose first column, the table's primary key `path`, is one of some hundred.
+
+    Neighbours in a folder are neighbours in the table too: reading on from the first to the last
+    takes a third of the time of looking each up, as long as few others lie between.
+    """
+    most = 2 * len(keys)
+    rows = connection.execute(
+        f"{select} WHERE path BETWEEN ? AND ? LIMIT ?", (min(keys), max(keys), most + 1)
+    ).fetchall()
+    if len(rows) > most:
+        marks = ",".join("?" * len(keys))
+        rows = connection.execute(f"{select} WHERE path IN ({marks})", keys).fetchall()
+    return {row[0]: row for row in rows}
 
 
 @contextlib.contextmanager

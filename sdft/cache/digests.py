@@ -10,14 +10,19 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
-from sdft.cache.database import WAIT_FOR_LOCK_S, named_sqlite_errors, near, transaction
+from sdft.cache.database import (
+    WAIT_FOR_LOCK_S,
+    named_sqlite_errors,
+    near,
+    rows_by_path,
+    transaction,
+)
 from sdft.errors import DataError
 
 DIGEST_BYTES = 16
@@ -38,6 +43,8 @@ CREATE TABLE IF NOT EXISTS digests (
     path BLOB PRIMARY KEY, size_bytes INTEGER, mtime_ns INTEGER, digest BLOB
 ) WITHOUT ROWID
 """
+
+_SELECT = "SELECT path, size_bytes, mtime_ns, digest FROM digests"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,18 +130,28 @@ class FileDigests:
 
     def remembered(self, versions: Iterable[FileVersion]) -> list[str | None]:
         """Return each file's digest, or None where this state of it was not seen before."""
+        states = list(versions)
+        return self.remembered_of(
+            [os.fspath(state.path) for state in states],
+            [state.size_bytes for state in states],
+            [state.mtime_ns for state in states],
+        )
+
+    def remembered_of(
+        self, paths: Sequence[str], sizes_bytes: Sequence[int], mtimes_ns: Sequence[int]
+    ) -> list[str | None]:
+        """Return the same for files whose states stand in columns."""
         digests: list[str | None] = []
-        remaining = iter(versions)
-        while part := list(islice(remaining, LOOKUPS_AT_ONCE)):
-            keys = [_path_key(version.path) for version in part]
-            marks = ",".join("?" * len(keys))
-            lookup = (
-                f"SELECT path, size_bytes, mtime_ns, digest FROM digests WHERE path IN ({marks})"
-            )
-            rows = {row[0]: row for row in self._connection.execute(lookup, keys)}
-            for key, version in zip(keys, part, strict=True):
+        for start in range(0, len(paths), LOOKUPS_AT_ONCE):
+            part = slice(start, start + LOOKUPS_AT_ONCE)
+            keys = [_path_key(path) for path in paths[part]]
+            with named_sqlite_errors(self.path):
+                rows = rows_by_path(self._connection, _SELECT, keys)
+            for key, size_bytes, mtime_ns in zip(
+                keys, sizes_bytes[part], mtimes_ns[part], strict=True
+            ):
                 row = rows.get(key)
-                fits = row is not None and row[1:3] == (version.size_bytes, version.mtime_ns)
+                fits = row is not None and row[1] == size_bytes and row[2] == mtime_ns
                 digests.append(row[3].hex() if row is not None and fits else None)
         return digests
 
@@ -171,7 +188,7 @@ class FileDigests:
         return known.digest
 
 
-def _path_key(path: Path) -> bytes:
+def _path_key(path: str | Path) -> bytes:
     name = os.fspath(path)
     # File names are bytes on Linux and need not be text.
-    return os.fsencode(name if os.path.isabs(name) else os.path.abspath(name))
+    return os.fsencode(name if name[:1] == "/" or os.path.isabs(name) else os.path.abspath(name))

@@ -11,12 +11,14 @@ import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from sdft.cache.database import (
     WAIT_FOR_LOCK_S,
     is_broken,
     named_sqlite_errors,
     near,
+    rows_by_path,
     transaction,
 )
 from sdft.dataset.remembered import Forgetful, ImageMemory, Remembered
@@ -57,13 +59,9 @@ class SqliteMemory:
         found: list[Remembered | None] = []
         for start in range(0, len(paths), LOOKUPS_AT_ONCE):
             keys = [_key(path) for path in paths[start : start + LOOKUPS_AT_ONCE]]
-            marks = ",".join("?" * len(keys))
             with named_sqlite_errors(self.path):
-                rows = self._connection.execute(
-                    f"SELECT * FROM images WHERE path IN ({marks})", keys
-                ).fetchall()
-            by_key = {row[0]: row for row in rows}
-            found += [_entry(by_key[key]) if key in by_key else None for key in keys]
+                rows = rows_by_path(self._connection, "SELECT * FROM images", keys)
+            found += [_entry(rows[key]) if key in rows else None for key in keys]
         return found
 
     def note(self, seen: Sequence[tuple[str, Remembered]]) -> None:
@@ -131,7 +129,7 @@ def _tell(error: SdftError | OSError, path: Path, emit: Emit) -> None:
 
 def _key(path: str) -> bytes:
     # File names are bytes on Linux and need not be text.
-    return os.fsencode(path if os.path.isabs(path) else os.path.abspath(path))
+    return os.fsencode(path if path[:1] == "/" or os.path.isabs(path) else os.path.abspath(path))
 
 
 def _row(key: bytes, entry: Remembered) -> tuple[object, ...]:
@@ -139,9 +137,6 @@ def _row(key: bytes, entry: Remembered) -> tuple[object, ...]:
     return key, *entry[:4], name, *entry[5:]
 
 
-def _entry(row: Sequence[object]) -> Remembered:
-    values = list(row[1:])
-    name = values[4]
-    values[4] = os.fsdecode(name) if isinstance(name, bytes) else None
-    values[9] = bool(values[9])
-    return Remembered(*values)  # type: ignore[arg-type]
+def _entry(row: tuple[Any, ...]) -> Remembered:
+    name = None if row[5] is None else os.fsdecode(row[5])
+    return Remembered._make((*row[1:5], name, *row[6:10], bool(row[10])))

@@ -14,7 +14,7 @@ from typing import Literal
 
 from sdft.cache.shard import KEY_BYTES, StoredDtype
 from sdft.dataset.pixels import PREPROCESSING_VERSION
-from sdft.dataset.records import Box, Size
+from sdft.dataset.records import Size
 
 LATENT_CHANNELS = 4
 PIXELS_PER_CELL = 8
@@ -40,8 +40,8 @@ class LatentRecipe:
         self,
         *,
         image_digest: str,
-        resized: Size,
-        crop: Box,
+        resized: Sequence[int],
+        crop: Sequence[int],
         flip: bool,
         interpolation: str | None,
     ) -> str:

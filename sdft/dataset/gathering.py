@@ -45,12 +45,21 @@ class Gathered:
     rejected: list[Rejected] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notices: list[Problem] = field(default_factory=list)
-    caption_kinds: Counter[str] = field(default_factory=Counter)
-    """Extensions of files that lie beside the images and have their stems, counted."""
+    finders: list[_CaptionFinder] = field(default_factory=list)
+    """Of each folder, where captions lie in files."""
 
     @property
     def place(self) -> str:
         return str(self.spec.metadata_file or self.spec.image_dir)
+
+    def caption_kinds(self) -> Counter[str]:
+        """Count the extensions of files that lie beside the images and have their stems."""
+        return sum((finder.kinds() for finder in self.finders), Counter())
+
+    def forget(self) -> None:
+        """Let go of the names; of a million files they are as large as what was read of them."""
+        self.candidates.clear()
+        self.finders.clear()
 
 
 def gather(spec: SubsetSpec, dataset: int, subset: int) -> Gathered:
@@ -107,7 +116,7 @@ def _from_folder(gathered: Gathered, listing: Listing) -> None:
                     caption_file=place + caption_name if caption_name else None,
                 )
             )
-        gathered.caption_kinds += finder.kinds()
+        gathered.finders.append(finder)
 
 
 class _CaptionFinder:
@@ -119,7 +128,8 @@ class _CaptionFinder:
         self._by_form: dict[str, str] | None = None
 
     def find(self, image_name: str, extension: str) -> str | None:
-        for stem in caption_stems(os.path.splitext(image_name)[0]):
+        # An image's name has an extension.
+        for stem in caption_stems(image_name[: image_name.rindex(".")]):
             name = stem + extension
             if name in self._names:
                 return name

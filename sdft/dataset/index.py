@@ -71,8 +71,7 @@ def build_index(
                 emit(ItemRejected(path=str(entry.path), reason=entry.reason))
             problems += _no_captions_at_all(subset, tally)
             notices += [*subset.notices, *_caption_notices(subset, tally)]
-            # A million of them are as large as what was read of them.
-            subset.candidates.clear()
+            subset.forget()
     finally:
         reader.close()
     if not problems and not columns.keys:
@@ -193,7 +192,7 @@ def _no_captions_at_all(subset: Gathered, tally: _Tally) -> Iterator[Problem]:
         yield Problem(what, subset.place, f"add them, or set {on_purpose}")
         return
     wanted = with_dot(spec.caption_extension)
-    others = [(kind, n) for kind, n in subset.caption_kinds.most_common() if kind != wanted]
+    others = [(kind, n) for kind, n in subset.caption_kinds().most_common() if kind != wanted]
     what = f'{count}, and not one has a caption in a file "<name>{wanted}"'
     if others:
         found = ", ".join(plural(n, f"{kind} file") for kind, n in others)

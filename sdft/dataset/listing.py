@@ -59,6 +59,10 @@ class Listing:
 
 def extension_of(name: str) -> str:
     """Return `.png` for `a.PNG`; empty where there is none."""
+    # Half of the time of a listing goes into this; splitext is for names that begin with dots.
+    dot = name.rfind(".")
+    if dot > 0 and name[0] != ".":
+        return name[dot:].lower()
     return os.path.splitext(name)[1].lower()
 
 

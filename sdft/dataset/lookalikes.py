@@ -30,6 +30,8 @@ class Look:
     """What is kept of a picture."""
 
     bits: int
+    mirror_bits: int
+    """Of the mirrored picture: areas of one level have no side that is brighter, either way."""
     tiny: bytes
     """TINY_SIDE x TINY_SIDE RGB levels."""
 
@@ -48,19 +50,18 @@ def look_of(rgb_HWC: np.ndarray) -> Look:
     """Return the look of a picture. Shapes: uint8 [H, W, 3] in."""
     image = Image.fromarray(rgb_HWC)
     grey = np.asarray(image.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.BOX))
-    brighter = grey[:, 1:] > grey[:, :-1]
     tiny = image.resize((TINY_SIDE, TINY_SIDE), Image.Resampling.BOX)
-    return Look(bits=_as_number(brighter), tiny=tiny.tobytes())
+    return Look(
+        bits=_brighter_to_the_right(grey),
+        mirror_bits=_brighter_to_the_right(grey[:, ::-1]),
+        tiny=tiny.tobytes(),
+    )
 
 
 def mirrored(look: Look) -> Look:
     """Return the look of the mirrored picture."""
-    bits_HW = np.array([int(bit) for bit in f"{look.bits:064b}"], dtype=bool).reshape(
-        HASH_SIDE, HASH_SIDE
-    )
     tiny_HWC = np.frombuffer(look.tiny, np.uint8).reshape(TINY_SIDE, TINY_SIDE, 3)
-    # Seen from the other side, what was brighter is darker.
-    return Look(bits=_as_number(~bits_HW[:, ::-1]), tiny=tiny_HWC[:, ::-1].tobytes())
+    return Look(bits=look.mirror_bits, mirror_bits=look.bits, tiny=tiny_HWC[:, ::-1].tobytes())
 
 
 def pairs_alike(held_out: Mapping[Path, Look], train: Mapping[Path, Look]) -> Iterator[Pair]:
@@ -87,5 +88,6 @@ def _levels(look: Look) -> np.ndarray:
     return np.frombuffer(look.tiny, np.uint8).astype(np.int16)
 
 
-def _as_number(bits_HW: np.ndarray) -> int:
-    return int("".join("1" if bit else "0" for bit in bits_HW.ravel()), 2)
+def _brighter_to_the_right(grey_HW: np.ndarray) -> int:
+    bits = (grey_HW[:, 1:] > grey_HW[:, :-1]).ravel()
+    return int("".join("1" if bit else "0" for bit in bits), 2)

@@ -187,16 +187,17 @@ def _used_rows(table: PlacementTable) -> Iterator[dict[str, Any]]:
     items, numbers = table.items, table.numbers_N
     sizes_N2 = items.sizes_N2[numbers]
     scales_N = (table.resized_N2 / sizes_N2).max(axis=1)
+    # Flat columns: a list for each row would keep the garbage collector busy.
     columns = (
         table.texts(items.paths),
-        map(tuple, sizes_N2.tolist()),
-        map(tuple, table.resized_N2.tolist()),
-        map(tuple, table.crops_N4.tolist()),
-        map(tuple, table.buckets_N2.tolist()),
+        zip(*sizes_N2.T.tolist(), strict=True),
+        zip(*table.resized_N2.T.tolist(), strict=True),
+        zip(*table.crops_N4.T.tolist(), strict=True),
+        zip(*table.buckets_N2.T.tolist(), strict=True),
         items.repeats_N[numbers].tolist(),
         scales_N.tolist(),
         table.crop_shares().tolist(),
-        table.item_places.tolist(),
+        zip(*table.item_places.T.tolist(), strict=True),
     )
     for path, size, resized, crop, bucket, repeats, scale, cut, place in zip(*columns, strict=True):
         yield {
