@@ -19,6 +19,7 @@ from pathlib import Path
 
 from fullsize import write_random_model
 
+ROUNDS = 2
 GOAL_RATIO = 2.0
 GOAL_BYTES = 1.5e9
 
@@ -32,11 +33,14 @@ ROWS = (
 )
 
 
-def copy_s(source: Path, destination: Path) -> float:
+def copy_s(source: Path, destination: Path, num_bytes: int) -> float:
+    """Copy as cp does, inside the kernel, and wait until the disk has it."""
     start = time.perf_counter()
-    shutil.copyfile(source, destination)
-    with destination.open("rb+") as file:
-        os.fsync(file.fileno())
+    with source.open("rb") as whole, destination.open("wb") as copy:
+        left = num_bytes
+        while left and (done := os.copy_file_range(whole.fileno(), copy.fileno(), left)):
+            left -= done
+        os.fsync(copy.fileno())
     return time.perf_counter() - start
 
 
@@ -79,18 +83,20 @@ def main(folder: Path) -> None:
     print(f"SD 1.5 in float32, {num_bytes / 1e9:.2f} GB; cp writes the bytes that convert wrote")
     print(f"{'':28} {'written':>9} {'cp':>7} {'convert':>8} {'ratio':>6} {'memory':>8}")
     for title, source, destination, words in ROWS:
-        target = folder / destination
-        duration_s, peak_bytes = convert_s(folder / source, target, words)
-        written = size_bytes(target)
-        remove(target)
-        # As many bytes as convert wrote, from a file that is in the system's memory as well.
-        part = folder / "part"
-        with (folder / source).open("rb") as whole, part.open("wb") as file:
-            while (left := written - file.tell()) > 0 and (block := whole.read(min(left, 2**24))):
-                file.write(block)
-        bare_s = copy_s(part, folder / "copy")
-        remove(part)
-        remove(folder / "copy")
+        duration_s = bare_s = float("inf")
+        # In turns, so that a disk that slows down slows both; the least is the quiet one.
+        for _ in range(ROUNDS):
+            target = folder / destination
+            once_s, peak_bytes = convert_s(folder / source, target, words)
+            duration_s = min(duration_s, once_s)
+            written = size_bytes(target)
+            remove(target)
+            # As many bytes as convert wrote, from a file that is in the system's memory as well.
+            part = folder / "part"
+            copy_s(folder / source, part, written)
+            bare_s = min(bare_s, copy_s(part, folder / "copy", written))
+            remove(part)
+            remove(folder / "copy")
         ratio = duration_s / bare_s
         verdict = "ok" if ratio <= GOAL_RATIO and peak_bytes <= GOAL_BYTES else "MISSED"
         print(

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
+from sdft.export.layout import original_tensors
 from sdft.export.single_file import write_single_file
 from sdft.formats.lazy import BLOCK_BYTES, LazyTensor
 from sdft.formats.tensor_info import DTYPE_BYTES
-from sdft.models.family import FAMILIES
+from sdft.models.family import FAMILIES, Family
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
+
+Tensors = dict[str, LazyTensor]
+Weights = dict[str, Tensors]
 
 PUBLISHED_VAE = VaeSizes(widths=(128, 256, 512, 512), layers_per_block=2, latent_channels=4)
 
@@ -63,6 +67,16 @@ def published_sizes(family: str) -> dict[str, UNetSizes | VaeSizes | TextSizes]:
     }
 
 
+def _random_extras(weights: Weights, family: Family, source: RandomTensors) -> Tensors:
+    """What an SD 2.x file has beside the networks, with numbers that nobody could make up."""
+    marks = (".resblocks.23.", ".text_projection", ".logit_scale")
+    return {
+        name: LazyTensor.of(source, name, source.dtype, tensor.shape)
+        for name, tensor in original_tensors(weights, {}, family).items()
+        if any(mark in name for mark in marks)
+    }
+
+
 def write_random_model(path: Path, *, family: str, dtype: str = "F32", form: str) -> int:
     """Write a full-size single file; return its size in bytes."""
     source = RandomTensors(dtype)
@@ -78,7 +92,7 @@ def write_random_model(path: Path, *, family: str, dtype: str = "F32", form: str
     return write_single_file(
         path,
         weights=weights,
-        extras={},
+        extras=_random_extras(weights, row, source),
         family=row,
         save_precision=None,
         form=form,
