@@ -23,7 +23,9 @@ from sdft.events import Emit, StageFinished, StageProgress, StageStarted
 STAGE = "comparing held-out pictures with those that are trained on"
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS looks (digest TEXT PRIMARY KEY, bits TEXT, tiny BLOB) WITHOUT ROWID
+CREATE TABLE IF NOT EXISTS looks (
+    digest TEXT PRIMARY KEY, bits TEXT, mirror_bits TEXT, tiny BLOB
+) WITHOUT ROWID
 """
 
 
@@ -62,8 +64,8 @@ def looks_of(
                     continue
                 file, look = read
                 digests.remember(file)
-                values = (file.digest, str(look.bits), look.tiny)
-                known.execute("INSERT OR REPLACE INTO looks VALUES (?, ?, ?)", values)
+                values = (file.digest, str(look.bits), str(look.mirror_bits), look.tiny)
+                known.execute("INSERT OR REPLACE INTO looks VALUES (?, ?, ?, ?)", values)
                 found[file.version.path] = Seen(digest=file.digest, look=look)
     emit(StageFinished(stage=STAGE, done=len(paths), duration_s=time.monotonic() - started_s))
     return found
@@ -79,8 +81,9 @@ def _store(folder: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _remembered(store: sqlite3.Connection, digest: str) -> Look | None:
-    row = store.execute("SELECT bits, tiny FROM looks WHERE digest = ?", (digest,)).fetchone()
-    return None if row is None else Look(bits=int(row[0]), tiny=row[1])
+    wanted = "SELECT bits, mirror_bits, tiny FROM looks WHERE digest = ?"
+    row = store.execute(wanted, (digest,)).fetchone()
+    return None if row is None else Look(bits=int(row[0]), mirror_bits=int(row[1]), tiny=row[2])
 
 
 def _version(path: Path) -> FileVersion | None:
