@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from keyword import iskeyword
 from typing import Annotated, Any
 
 import typer
@@ -40,8 +41,15 @@ COMMANDS = {
     "sample": "pictures from a checkpoint",
     "convert": "a model in another form: one file or a diffusers folder, another precision",
     "verify": "what a model is, and whether it is whole",
+    "import": "config.toml from a batch file or another program's settings",
 }
 """Every command, in the order of the help. Its module is `sdft.cli.<name>`, its Typer `app`."""
+
+
+def module_of(command: str) -> str:
+    """Return a command's module; a word of the language gets a `_` behind it."""
+    name = command.replace("-", "_")
+    return f"sdft.cli.{name}_" if iskeyword(name) else f"sdft.cli.{name}"
 
 
 class LazyCommands(TyperGroup):
@@ -58,8 +66,7 @@ class LazyCommands(TyperGroup):
                 what=f'no command "{cmd_name}"',
                 fix=nearest(cmd_name, list(COMMANDS)) or "see: sdft --help",
             )
-        module = import_module(f"sdft.cli.{cmd_name.replace('-', '_')}")
-        return get_command(module.app)
+        return get_command(import_module(module_of(cmd_name)).app)
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         from sdft.cli.help import print_root_help

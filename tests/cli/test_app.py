@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from sdft import __version__
 from sdft.cli import app as root
-from sdft.cli.app import COMMANDS, run, soften_streams
+from sdft.cli.app import COMMANDS, module_of, run, soften_streams
 from sdft.errors import DataError, Interrupted
 
 
@@ -22,7 +22,7 @@ INTERACTIVE = {"watch", "wizard"}
 
 def test_every_listed_command_exists_and_says_what_it_does():
     for name in COMMANDS:
-        module = import_module(f"sdft.cli.{name.replace('-', '_')}")
+        module = import_module(module_of(name))
         command = get_command(module.app)
         # A command of several commands gets its name where it is hung into the root.
         assert command.name == name or getattr(command, "commands", None)

@@ -1,0 +1,1 @@
+"""What other programs' settings are called here, one program a file."""
