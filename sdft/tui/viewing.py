@@ -97,7 +97,7 @@ class Colors:
 
 def step_range(runs: Sequence[Seen]) -> tuple[int, int]:
     """Return the first and last step that any run has."""
-    ends = []
+    ends: list[int] = []
     for seen in runs:
         span = seen.snapshot.curves["loss"].span
         if span is not None:
@@ -122,15 +122,21 @@ def chart_plan(
     words: Words,
     colors: Colors,
     ascii_only: bool,
+    with_raw: bool = True,
 ) -> ChartPlan:
-    """Return one chart of one or several runs, each in its colour."""
+    """Return one chart of one or several runs, each in its colour.
+
+    Without `with_raw` the pale clouds are left out: those of several runs would hide the curves.
+    """
     lines: list[ChartLine] = []
     for position, seen in enumerate(runs):
         curves = _Cut(seen.snapshot.curves, viewing.window)
         color, pale = colors.of(position), colors.pale(position)
         if name == "loss":
             lines += _loss_lines(curves, viewing, color, pale, words)
-            lines += _validation_lines(curves, colors.of(position + 1), None, words)
+            # A run alone has its dots in another colour than its curve, to be seen on it.
+            dots = colors.of(position + 1) if len(runs) == 1 else color
+            lines += _validation_lines(curves, dots, None, words)
         elif name == "validation":
             lines += _validation_lines(curves, color, pale, words)
         else:
@@ -142,7 +148,7 @@ def chart_plan(
             lines.append(ChartLine(name=words("curve.planned"), points=flat, color=pale))
     return ChartPlan(
         title=words(f"curve.{name}"),
-        lines=tuple(line for line in lines if line.points),
+        lines=tuple(line for line in lines if line.points and (with_raw or not line.is_pale)),
         log_scale=viewing.log_scale,
         scale=BYTES_AS_GB if name == "memory_bytes" else 1.0,
         ascii_only=ascii_only,

@@ -195,18 +195,23 @@ class Recorder:
         self.unlock()
 
 
-def example_run(path: Path, *, steps_done: int = 230, seed: int = 0) -> Recorder:
+PROMPTS = ("a cat in the snow", "a cat on a sofa, evening light")
+
+
+def example_run(
+    path: Path, *, steps_done: int = 230, seed: int = 0, prompts: tuple[str, str] = PROMPTS
+) -> Recorder:
     """Return a run in the middle of its work."""
     recorder = Recorder(path, seed=seed)
     recorder.lock()
     recorder.begin(path.stem)
     recorder.fates()
     recorder.do_steps(100)
-    recorder.sample("a cat in the snow", seed=1)
-    recorder.sample("a cat on a sofa, evening light", seed=2)
+    for number, prompt in enumerate(prompts, 1):
+        recorder.sample(prompt, seed=number)
     recorder.save()
     recorder.warn("12 captions are longer than 75 tokens; their ends are not read")
     recorder.do_steps(steps_done - 100)
-    recorder.sample("a cat in the snow", seed=1)
-    recorder.sample("a cat on a sofa, evening light", seed=2)
+    for number, prompt in enumerate(prompts, 1):
+        recorder.sample(prompt, seed=number)
     return recorder

@@ -22,6 +22,7 @@ from textual.worker import get_current_worker
 from sdft.errors import SdftError
 from sdft.rundir import RunDir
 from sdft.tui import rows
+from sdft.tui.exporting import write_curves
 from sdft.tui.following import LOOK_EVERY_S, Follower, Seen, SeenFiles
 from sdft.tui.screens.ask import AskRuns
 from sdft.tui.screens.steering import Steering
@@ -30,7 +31,6 @@ from sdft.tui.viewing import CHARTS, Colors, Viewing, chart_names, chart_plan, s
 from sdft.tui.widgets.chart import Chart
 from sdft.tui.widgets.event_log import EventLog
 from sdft.tui.widgets.samples import Samples
-from sdft.views.curve_files import Line, export_curves
 from sdft.views.find_runs import runs_below
 from sdft.views.history import NUM_LOG_LINES
 from sdft.views.run_state import RunState
@@ -120,10 +120,10 @@ class WatchScreen(Steering):
             yield Static("", id="progress-row")
             yield ProgressBar(total=None, show_eta=False, show_percentage=True, id="bar")
         yield Static("", id="alert")
+        yield Static("", id="legend")
         with TabbedContent(initial="overview", id="tabs"):
             with TabPane(words("tab.overview"), id="overview", classes="watch"), Horizontal():
                 with Vertical(id="overview-left"):
-                    yield Static("", id="legend", classes="legend")
                     yield Chart(empty=words("curve.empty"), id="overview-loss")
                     with Vertical(id="notices-box", classes="notices"):
                         yield Static("", id="notices")
@@ -303,6 +303,7 @@ class WatchScreen(Steering):
             words=self.words,
             colors=colors,
             ascii_only=self.app.ascii_only,
+            with_raw=not self.others,
         )
 
     def _colors(self) -> Colors:
@@ -387,23 +388,8 @@ class WatchScreen(Steering):
 
     @work(thread=True, exclusive=True, group="export", description="write curves")
     def _export(self, runs: Sequence[Seen], viewing: Viewing, colors: Colors) -> None:
-        curves = {
-            name: chart_plan(
-                name, runs, viewing, words=self.words, colors=colors, ascii_only=False
-            ).lines
-            for name in chart_names(viewing, self.words)
-        }
-        lines = {
-            name: [
-                Line(name=line.name, points=line.points, color=line.color, is_thin=line.is_pale)
-                for line in drawn
-            ]
-            for name, drawn in curves.items()
-            if drawn
-        }
-        folder = self._run.path / "curves"
         try:
-            written = export_curves(folder, self._run.path.stem, lines, log_scale=viewing.log_scale)
+            written = write_curves(self._run, runs, viewing, words=self.words, colors=colors)
         except (SdftError, OSError) as error:
             self.post_message(self.Exported(str(error), failed=True))
             return
