@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from sdft.cli.argv import Option
+from sdft.cli.argv import FLAG, Option
 from sdft.cli.common import new_app
 from sdft.cli.output import deliver
 from sdft.cli.settings_line import CONTEXT, Page, read_or_help
@@ -28,6 +28,19 @@ PAGE = Page(
             group="output of this command",
             help="Where the fate of every image is written, .jsonl or .csv; fates.jsonl beside"
             " the dataset file if not given.",
+        ),
+        Option(
+            name="plot",
+            metavar="FILE.png",
+            group="output of this command",
+            help="Draw the table of the buckets.",
+        ),
+        Option(
+            name="write_train_resolution",
+            takes=FLAG,
+            group="output of this command",
+            help="Write each image's bucket into its metadata file, as sd-scripts' preparation"
+            " does; `sdft metadata undo` takes it back.",
         ),
     ),
     groups=("images", "buckets"),
@@ -50,10 +63,18 @@ def command(ctx: typer.Context) -> None:
     from sdft.views.console import console_view
     from sdft.views.fanout import Fanout
 
-    fates = asked.own.get("fates")
+    def path_of(name: str) -> Path | None:
+        value = asked.own.get(name)
+        return None if value is None else Path(str(value))
+
     with console_view(quiet=asked.output.quiet) as console:
         result = run_bucket(
-            config, fates=None if fates is None else Path(str(fates)), emit=Fanout([console])
+            config,
+            fates=path_of("fates"),
+            plot=path_of("plot"),
+            write_resolutions=bool(asked.own.get("write_train_resolution")),
+            command_line=" ".join(["sdft bucket", *ctx.args]),
+            emit=Fanout([console]),
         )
     deliver(result.as_json(), _words(result), asked.output)
 
@@ -61,14 +82,18 @@ def command(ctx: typer.Context) -> None:
 def _words(result: BucketResult) -> str:
     counts = f"{result.images} images: {result.used} used, {result.rejected} not used"
     batches = f"{result.batches} batches an epoch, {result.waste:.1%} of their places empty"
-    return "\n".join(
-        [
-            *table_lines(result.rows),
-            "",
-            f"{counts}; {batches}",
-            f"fates of all images: {result.fates}",
-        ]
-    )
+    cut = f"{result.mean_crop:.1%} of an image cut off"
+    lines = [
+        *table_lines(result.rows),
+        "",
+        f"{counts}; {batches}; {cut}",
+        f"fates of all images: {result.fates}",
+    ]
+    if result.plot is not None:
+        lines.append(f"drawn: {result.plot}")
+    if result.resolutions_written is not None:
+        lines.append(f"train_resolution: {result.resolutions_written} entries changed")
+    return "\n".join(lines)
 
 
 def table_lines(rows: Sequence[BucketRow]) -> list[str]:

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from sdft.cli.argv import FLAG, Option
 from sdft.cli.common import new_app
 from sdft.cli.output import deliver
 from sdft.cli.settings_line import CONTEXT, Page, read_or_help
+from sdft.errors import UserError
+from sdft.units import format_bytes
 
 if TYPE_CHECKING:
     from sdft.jobs.cache_latents import CacheLatentsResult
@@ -17,6 +20,21 @@ PAGE = Page(
     name="cache-latents",
     summary="Encodes every image once and keeps the latents on disk. Images that are there"
     " already, with the same content, size and VAE, are not encoded again.",
+    own=(
+        Option(
+            name="prune",
+            takes=FLAG,
+            group="output of this command",
+            help="Afterwards show what else is in the cache: latents of other images, sizes and"
+            " VAEs.",
+        ),
+        Option(
+            name="delete",
+            takes=FLAG,
+            group="output of this command",
+            help="With --prune: remove it.",
+        ),
+    ),
     groups=("model", "images", "buckets", "cache", "machine"),
 )
 
@@ -28,6 +46,8 @@ def command(ctx: typer.Context) -> None:
     asked = read_or_help(PAGE, ctx.args)
     if asked is None:
         return
+    if asked.own.get("delete") and not asked.own.get("prune"):
+        raise UserError(what="--delete goes with --prune", where="--delete")
     config = asked.load()
 
     from sdft.jobs.cache_latents import run_cache_latents
@@ -35,12 +55,29 @@ def command(ctx: typer.Context) -> None:
     from sdft.views.fanout import Fanout
 
     with console_view(quiet=asked.output.quiet) as console:
-        result = run_cache_latents(config, emit=Fanout([console]))
+        result = run_cache_latents(
+            config,
+            emit=Fanout([console]),
+            prune_cache=bool(asked.own.get("prune")),
+            delete=bool(asked.own.get("delete")),
+        )
     deliver(result.as_json(), _words(result), asked.output)
 
 
 def _words(result: CacheLatentsResult) -> str:
-    return (
+    lines = [
         f"{result.images} images: {result.encoded} encoded, {result.reused} already there,"
-        f" {result.rejected} not used\ncache  {result.cache}"
-    )
+        f" {result.rejected} not used",
+        f"cache  {result.cache}",
+    ]
+    if result.prunable is not None:
+        found = result.prunable
+        size = f"{found.entries} latents, {format_bytes(found.freed_bytes)}"
+        if found.done:
+            lines.append(f"removed: {size}; {found.kept} kept")
+        else:
+            lines.append(
+                f"not used by this config: {size}; {found.kept} are used. Other configs that share"
+                " the cache would have to encode theirs again. --prune --delete removes them"
+            )
+    return "\n".join(lines)

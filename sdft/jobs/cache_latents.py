@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sdft.config.load import Config
 from sdft.errors import ConfigError
 from sdft.events import Emit
 from sdft.jobs.sources import plan_dataset
+
+if TYPE_CHECKING:
+    from sdft.cache.upkeep import PruneResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,13 +27,19 @@ class CacheLatentsResult:
     reused: int
     rejected: int
     cache: Path
+    prunable: PruneResult | None = None
+    """What is in the cache and not used by this config; None where that was not asked."""
 
     def as_json(self) -> dict[str, object]:
         return asdict(self) | {"cache": str(self.cache)}
 
 
-def run_cache_latents(config: Config, *, emit: Emit) -> CacheLatentsResult:
+def run_cache_latents(
+    config: Config, *, emit: Emit, prune_cache: bool = False, delete: bool = False
+) -> CacheLatentsResult:
     """Index, plan, and encode what the cache lacks.
+
+    With `prune_cache` latents that this config does not use are counted, and with `delete` removed.
 
     Raises: SdftError of every kind.
     """
@@ -60,10 +70,18 @@ def run_cache_latents(config: Config, *, emit: Emit) -> CacheLatentsResult:
         parts=("vae",),
     )
     latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit)
+    prunable = None
+    if prune_cache:
+        from sdft.cache.upkeep import prune
+
+        latents.store.refresh()
+        used = [key for keys in latents.keys for key in keys.present]
+        prunable = prune(latents.store, used, dry_run=not delete, emit=emit)
     return CacheLatentsResult(
         images=latents.images,
         encoded=latents.encoded,
         reused=latents.reused,
         rejected=len(latents.rejected) + len(dataset.rejected),
         cache=latents.cache,
+        prunable=prunable,
     )

@@ -143,3 +143,20 @@ def test_is_live_says_which_subsets_are_encoded_in_each_step(prepare, tmp_path):
     config = load_config(tmp_path / "config.toml", {"output_dir": "out"}, tmp_path)
     assert config.training.cache_latents
     assert live_subsets(config) == {(0, 0)}
+
+
+def test_images_of_regularisation_are_repeated_and_weigh_as_asked(prepare, tmp_path):
+    toy = prepare()
+    pictures = sorted((tmp_path / "images").glob("*.png"))
+    (tmp_path / "class").mkdir()
+    for path in pictures[:2]:
+        shutil.copy(path, tmp_path / "class")
+    dataset_of(tmp_path, "", "[[datasets.subsets]]", "image_dir = 'class'", "is_reg = true")
+    dataset_of(tmp_path, "class_tokens = 'a shape'")
+    runs = {weight: toy(f"w{weight}", prior_loss_weight=weight) for weight in (1.0, 0.5)}
+    assert all(run.error is None for run in runs.values())
+    told = [one.message for one in runs[1.0].of(Notice)]
+    assert any("regularisation images used 18 times" in one for one in told)
+    full, half = runs[1.0].losses, runs[0.5].losses
+    assert full[1] == half[1]
+    assert full[2] != half[2]

@@ -351,3 +351,14 @@ def test_a_broken_or_missing_metadata_file_is_an_error_with_its_place(tmp_path):
     (tmp_path / "m.json").write_text('{\n "a": {"caption": "x"\n "tags": "y"}}')
     with pytest.raises(DataError, match=r"m\.json:3, column 2: not JSON"):
         index_of(spec)
+
+
+def test_fifty_thousand_images_in_one_folder_are_all_there(tmp_path):
+    first = picture(tmp_path / "00000.png", (40, 30))
+    for number in range(1, 50_000):
+        os.link(first, tmp_path / f"{number:05d}.png")
+    index = index_of(SubsetSpec(image_dir=tmp_path, class_tokens="x"))
+    assert len(index.items) == 50_000
+    assert not index.rejected
+    assert index.items[49_999].key == "49999.png"
+    assert index.items[49_999].size == (40, 30)
