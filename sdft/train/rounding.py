@@ -33,10 +33,15 @@ def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
     """
     assert values.dtype == torch.float32
     noise = torch.randint(
-        0, 1 << _LOW_BITS, values.shape, generator=generator, device=values.device
-    ).to(torch.int32)
-    bits = values.contiguous().view(torch.int32) + noise
-    return bits.bitwise_and(-(1 << _LOW_BITS)).view(torch.float32).to(torch.bfloat16)
+        0,
+        1 << _LOW_BITS,
+        values.shape,
+        generator=generator,
+        device=values.device,
+        dtype=torch.int32,
+    )
+    bits = noise.add_(values.contiguous().view(torch.int32))
+    return bits.bitwise_and_(-(1 << _LOW_BITS)).view(torch.float32).to(torch.bfloat16)
 
 
 class StochasticRounding:
