@@ -30,7 +30,7 @@ from sdft.config.settings import settings_of
 from sdft.config.shorthands import fold_shorthands
 from sdft.config.training import TrainingSettings
 from sdft.config.values import Given, resolve_path, typed_values
-from sdft.errors import ConfigError, Problem
+from sdft.errors import ConfigError, Problem, nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +265,8 @@ def _read_dataset_file(
                     f"{key} stands outside of all tables", where, "put it in [general]"
                 )
             else:
-                fix = "a dataset file has [general], [[datasets]] and [[datasets.subsets]]"
+                fix = nearest(key, ["general", "datasets", *dataset_levels()])
+                fix = fix or "a dataset file has [general], [[datasets]] and [[datasets.subsets]]"
                 problem = Problem(f'unknown key or table "{key}"', where, fix)
             findings.problems.append(problem)
     return found
