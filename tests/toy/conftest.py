@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from accelerate.state import AcceleratorState
 
 from sdft.config.load import load_config
 from sdft.errors import SdftError
@@ -66,6 +67,8 @@ def toy(prepared: Path, latents: Path, tmp_path: Path) -> Callable[..., ToyRun]:
             "device": "cpu",
         }
         flags |= settings
+        # accelerate remembers the precision of the process' first run.
+        AcceleratorState._reset_state(reset_partial_state=True)
         toy_run = ToyRun()
         recorder = RunRecorder()
 
@@ -107,3 +110,30 @@ def read_events(tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
         return [json.loads(line) for line in file.read_text("ascii").splitlines()]
 
     return read
+
+
+def extend_dataset(folder: Path, *lines: str) -> None:
+    """Add lines to the end of the toy's dataset file: keys of its last subset, or new tables."""
+    file = folder / "dataset.toml"
+    text = file.read_text("utf-8").rstrip()
+    file.write_text(text + "".join(f"\n  {line}" for line in lines) + "\n", "utf-8")
+
+
+@pytest.fixture
+def prepare(
+    toy: Callable[..., ToyRun], prepared: Path, tmp_path: Path
+) -> Callable[..., Callable[..., ToyRun]]:
+    """Return a function that lays out the toy's files, adds lines to its dataset file, and
+    returns `toy`."""
+
+    def lay_out(*lines: str) -> Callable[..., ToyRun]:
+        text = (prepared / "config.toml").read_text("utf-8")
+        kept = [line for line in text.splitlines() if not line.startswith("max_train_epochs")]
+        (tmp_path / "config.toml").write_text("\n".join(kept), "utf-8")
+        shutil.copy(prepared / "dataset.toml", tmp_path)
+        shutil.copytree(prepared / "images", tmp_path / "images")
+        shutil.copy(prepared / "model.safetensors", tmp_path)
+        extend_dataset(tmp_path, *lines)
+        return toy
+
+    return lay_out

@@ -7,30 +7,7 @@ from PIL import Image
 
 from sdft.events import ItemRejected, Notice
 from sdft.jobs.training.latents import live_subsets
-
-
-def dataset_of(tmp_path, *lines):
-    """Let the toy's subset have some more keys."""
-    file = tmp_path / "dataset.toml"
-    text = file.read_text("utf-8")
-    file.write_text(text.rstrip() + "".join(f"\n  {line}" for line in lines) + "\n", "utf-8")
-
-
-@pytest.fixture
-def prepare(toy, tmp_path, prepared):
-    """Give the run its own folder before it starts."""
-
-    def write(*lines):
-        text = (prepared / "config.toml").read_text("utf-8")
-        kept = [line for line in text.splitlines() if not line.startswith("max_train_epochs")]
-        (tmp_path / "config.toml").write_text("\n".join(kept), "utf-8")
-        shutil.copy(prepared / "dataset.toml", tmp_path)
-        shutil.copytree(prepared / "images", tmp_path / "images")
-        shutil.copy(prepared / "model.safetensors", tmp_path)
-        dataset_of(tmp_path, *lines)
-        return toy
-
-    return write
+from tests.toy.conftest import extend_dataset
 
 
 def test_without_a_cache_every_bit_is_that_of_cached_moments(prepare):
@@ -151,8 +128,8 @@ def test_images_of_regularisation_are_repeated_and_weigh_as_asked(prepare, tmp_p
     (tmp_path / "class").mkdir()
     for path in pictures[:2]:
         shutil.copy(path, tmp_path / "class")
-    dataset_of(tmp_path, "", "[[datasets.subsets]]", "image_dir = 'class'", "is_reg = true")
-    dataset_of(tmp_path, "class_tokens = 'a shape'")
+    extend_dataset(tmp_path, "", "[[datasets.subsets]]", "image_dir = 'class'", "is_reg = true")
+    extend_dataset(tmp_path, "class_tokens = 'a shape'")
     runs = {weight: toy(f"w{weight}", prior_loss_weight=weight) for weight in (1.0, 0.5)}
     assert all(run.error is None for run in runs.values())
     told = [one.message for one in runs[1.0].of(Notice)]

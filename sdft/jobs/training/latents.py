@@ -102,6 +102,13 @@ def cached_latents(
             images=0,
         )
     emit(Notice(severity="info", topic="cache", message=f"latents are kept in {folder}"))
+    takes_npz = settings.cache_latents_to_disk and kind == "sample"
+    if takes_npz:
+        message = (
+            "latents in .npz files beside the images (cache_latents_to_disk) are taken where they"
+            " fit; such a file does not say which VAE made it"
+        )
+        emit(Notice(severity="info", topic="cache", message=message))
     dtype = vae_dtype(settings, accelerator)
     recipe = LatentRecipe(
         vae_digest=weights_digest(bundle.vae.state_dict()),
@@ -122,7 +129,7 @@ def cached_latents(
             max_workers=settings.max_data_loader_n_workers or 1,
             # One bad file among a few is no reason to stop; it is named either way.
             max_rejected=max(1, int(len(kept) * settings.max_rejected_share)),
-            takes_npz=settings.cache_latents_to_disk,
+            takes_npz=takes_npz,
         )
     if len(result.rejected) == len(placements):
         raise DataError(what=f"none of {len(placements)} images can be read")
