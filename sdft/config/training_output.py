@@ -58,6 +58,14 @@ class OutputSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
         common=True,
         decides=False,
     )
+    save_every_n_minutes: float | None = setting(
+        None,
+        gt=0,
+        help="Save a checkpoint each time after so many minutes.",
+        group="saving",
+        unit="minutes",
+        decides=False,
+    )
     save_n_epoch_ratio: int | None = setting(
         None, ge=1, help="Save at least so many times in the run.", group="saving", decides=False
     )

@@ -99,13 +99,20 @@ class Keeper:
     state: StateSource
     writer: BackgroundWriter
     emit: Emit
+    checkpoint_every_s: float = 0.0
+    """Besides the rules by steps and epochs; 0 switches it off."""
+    states_with_checkpoints: bool = False
     _last_state_s: float = field(default_factory=time.monotonic)
+    _last_checkpoint_s: float = field(default_factory=time.monotonic)
 
     def after_step(self, meter: Meter) -> None:
         """Save what is due after an update."""
         step = meter.step
         saves_checkpoint = self.checkpoints.after_step(step, self.total_steps)
         saves_state = self.state_rules.after_step(step, self.total_steps)
+        if self._checkpoint_time_is_up(step):
+            saves_checkpoint = True
+            saves_state = saves_state or self.states_with_checkpoints
         rolls = self.rolling.due(step, time.monotonic() - self._last_state_s)
         if not (saves_checkpoint or saves_state or rolls):
             return
@@ -120,6 +127,11 @@ class Keeper:
             jobs += self._step_state_dropped(step)
         self.writer.submit(jobs)
         meter.restart_clock()
+
+    def _checkpoint_time_is_up(self, step: int) -> bool:
+        """Tell whether a checkpoint is due by the clock; never at the last step."""
+        since_s = time.monotonic() - self._last_checkpoint_s
+        return 0 < self.checkpoint_every_s < since_s and step < self.total_steps
 
     def after_epoch(self, meter: Meter) -> None:
         """Save what is due after an epoch; `meter` already counts the next one."""
@@ -188,6 +200,7 @@ class Keeper:
         self, stem: str, progress: Progress, said: list[CheckpointSaved] | None = None
     ) -> list[SaveJob]:
         """Return what writes a checkpoint; what it says is added to `said`."""
+        self._last_checkpoint_s = time.monotonic()
         path = self.output_dir / file_name(stem, self.form)
 
         def write(content: Any) -> None:

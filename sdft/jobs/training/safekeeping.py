@@ -143,6 +143,8 @@ def build_keeper(
         ),
         writer=BackgroundWriter(emit=emit),
         emit=emit,
+        checkpoint_every_s=60.0 * (settings.save_every_n_minutes or 0.0),
+        states_with_checkpoints=settings.save_state,
     )
 
 
