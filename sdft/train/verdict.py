@@ -13,8 +13,8 @@ from dataclasses import dataclass
 GAP_MEASUREMENTS = 3
 """The gap has to be there so many times in a row: one measurement may be chance."""
 
-SMALLEST_GAP = 0.05
-"""As a share of the first loss. A smaller gap may be certain and still matter to nobody."""
+SMALLEST_GAP = 0.1
+"""A tenth more loss. A smaller gap may be certain and still matter to nobody."""
 
 _T_95 = (
     *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
@@ -24,6 +24,9 @@ _T_95 = (
 """Student's t for a band of 95 %, by degrees of freedom from 1. Source: any table of it."""
 
 _NORMAL_95 = 1.960
+
+_TINY = 1e-12
+"""Stands for a loss of 0, which has no logarithm."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +56,15 @@ class Gap:
     """How far held-out and training images have parted since the first measurement."""
 
     size: float
-    """By how much more the loss of held-out images grew than that of training images."""
+    """Logarithm of how many times more the loss of held-out images grew than that of training
+    images. A ratio, since losses of an untrained model are many times those of a trained one."""
     error: float
     """Standard error of `size`; infinite where there are too few images to tell."""
 
-    def is_there(self, first_loss: float) -> bool:
-        """Tell whether it is more than chance, and large enough to matter."""
-        return self.size > 2 * self.error and self.size > SMALLEST_GAP * abs(first_loss)
+    @property
+    def is_there(self) -> bool:
+        """Whether it is more than chance, and large enough to matter."""
+        return self.size > 2 * self.error and self.size > SMALLEST_GAP
 
 
 def mean(values: Sequence[float]) -> float:
@@ -96,8 +101,7 @@ def has_parted(history: Sequence[Measurement]) -> bool:
     """Tell whether the last few measurements all show a gap that the first one had not."""
     if len(history) < GAP_MEASUREMENTS + 1:
         return False
-    first = history[0]
-    return all(gap(first, now).is_there(first.loss) for now in history[-GAP_MEASUREMENTS:])
+    return all(gap(history[0], now).is_there for now in history[-GAP_MEASUREMENTS:])
 
 
 def best(history: Sequence[Measurement]) -> Measurement | None:
@@ -115,7 +119,8 @@ def num_without_gain(history: Sequence[Measurement]) -> int:
 
 
 def _changes(before: Sequence[float], after: Sequence[float]) -> list[float]:
-    return [new - old for old, new in zip(before, after, strict=True)]
+    pairs = zip(before, after, strict=True)
+    return [math.log(max(new, _TINY) / max(old, _TINY)) for old, new in pairs]
 
 
 def _variance(values: Sequence[float]) -> float:

@@ -7,6 +7,7 @@ its images by heart, the best checkpoint, the wish to stop. Nothing of the train
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -184,9 +185,9 @@ def _event(
 def _gap_notice(history: Sequence[Measurement]) -> Notice:
     apart = gap(history[0], history[-1])
     message = (
-        f"since step {history[0].step} the loss of held-out images has grown by {apart.size:.4f}"
-        " more than that of training images: the model learns its images by heart; train fewer"
-        " steps, at a lower learning_rate, or on more images"
+        f"since step {history[0].step} held-out images have come to be"
+        f" {math.expm1(apart.size):.0%} worse beside training images: the model learns its images"
+        " by heart; train fewer steps, at a lower learning_rate, or on more images"
     )
     return Notice(severity="warning", topic="gap", message=message)
 
