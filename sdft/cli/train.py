@@ -56,6 +56,7 @@ def command(ctx: typer.Context) -> None:
 
     from sdft.cli.shown_line import shown_line
     from sdft.cli.trackers import trackers_of
+    from sdft.cli.uploads import uploads_of
     from sdft.jobs.train import run_train
     from sdft.jobs.training.choice import without
     from sdft.views.console import console_view
@@ -66,9 +67,11 @@ def command(ctx: typer.Context) -> None:
     words = without(ctx.args, "resume", "overwrite")
     recorder = RunRecorder()
     trackers = trackers_of(config)
+    uploads = uploads_of(config.training)
     with console_view(quiet=asked.output.quiet) as console:
-        emit = Fanout([recorder, console, trackers])
+        emit = Fanout([recorder, console, trackers, uploads])
         trackers.report_to(emit)
+        uploads.report_to(emit)
         try:
             result = run_train(
                 config,
@@ -76,6 +79,7 @@ def command(ctx: typer.Context) -> None:
                 emit=emit,
                 recorder=recorder,
             )
+            uploads.finish()
         finally:
             trackers.close()
             recorder.close()

@@ -344,6 +344,10 @@ _EFFECTS: dict[str, tuple[str, Callable[[TrainingSettings], object]]] = {
     "log_tracker_name": ("log_with or logging_dir", lambda t: t.log_with or t.logging_dir),
     "log_tracker_config": ("log_with or logging_dir", lambda t: t.log_with or t.logging_dir),
     "log_config": ("log_with or logging_dir", lambda t: t.log_with or t.logging_dir),
+    "huggingface_repo_type": ("huggingface_repo_id", lambda t: t.huggingface_repo_id),
+    "huggingface_path_in_repo": ("huggingface_repo_id", lambda t: t.huggingface_repo_id),
+    "huggingface_repo_visibility": ("huggingface_repo_id", lambda t: t.huggingface_repo_id),
+    "save_state_to_huggingface": ("huggingface_repo_id", lambda t: t.huggingface_repo_id),
     "wandb_run_name": ("log_with wandb or all", lambda t: t.log_with in ("wandb", "all")),
 }
 """Setting to what it needs to have an effect: in words, and as a test."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 _NOT_YET = "not supported yet"
 _DEEPSPEED = "DeepSpeed is not supported; use gradient_checkpointing and an 8-bit optimizer"
-_HUB = "uploading is not supported yet; upload the finished file with your own client"
 _LOG = (
     "not supported; the whole log is in log.txt of the run folder, and --quiet silences the screen"
 )
@@ -28,13 +27,7 @@ REFUSED: dict[str, str] = {
     "num_processes": f"training by several processes is {_NOT_YET}; one of them trains on one GPU",
     "fused_backward_pass": _NOT_YET,
     "resume_from_huggingface": f"{_NOT_YET}; download the state and name its folder in resume",
-    "huggingface_repo_id": _HUB,
-    "huggingface_repo_type": _HUB,
-    "huggingface_path_in_repo": _HUB,
-    "huggingface_token": _HUB,
-    "huggingface_repo_visibility": _HUB,
-    "save_state_to_huggingface": _HUB,
-    "async_upload": _HUB,
+    "huggingface_token": "a token on a command line is seen by others; set HF_TOKEN instead",
     "wandb_api_key": "a key on a command line is seen by others; set WANDB_API_KEY instead",
     "deepspeed": _DEEPSPEED,
     "zero_stage": _DEEPSPEED,
@@ -59,6 +52,7 @@ NEEDLESS: dict[str, str] = {
     "cache_info": "indexing reads only headers, so there is nothing to keep",
     "persistent_data_loader_workers": "workers live as long as the run anyway",
     "highvram": "GPU memory is never given back while latents are encoded",
+    "async_upload": "files are sent while the run goes on anyway",
     "network_multiplier": "it concerns LoRA only",
     "custom_attributes": "nothing here reads it",
 }

@@ -1,8 +1,8 @@
 """All training settings in one frozen record.
 
 The declarations stand in `training_basics`, `training_objective`, `training_validation`,
-`training_safety` and `training_output`; settings of images and captions stand in `dataset`, those
-that are refused in `refused`.
+`training_safety`, `training_output` and `training_hub`; settings of images and captions stand in
+`dataset`, those that are refused in `refused`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Literal
 
 from sdft.config.training_basics import BasicSettings
+from sdft.config.training_hub import HubSettings
 from sdft.config.training_objective import ObjectiveSettings
 from sdft.config.training_output import OutputSettings
 from sdft.config.training_safety import SafetySettings
@@ -18,6 +19,7 @@ from sdft.config.training_validation import ValidationSettings
 
 # pydantic collects fields from the last base to the first: the settings of the model come first.
 class TrainingSettings(
+    HubSettings,
     OutputSettings,
     SafetySettings,
     ValidationSettings,

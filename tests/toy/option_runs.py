@@ -144,6 +144,12 @@ OLD_FORM = (
     text("log_tracker_name", "cats"),
     path("log_tracker_config", "tracker.toml"),
     flag("log_config"),
+    # The tests have no network: what is not sent is said, and the run goes on.
+    text("huggingface_repo_id", "someone/cats"),
+    text("huggingface_repo_type", "model"),
+    text("huggingface_path_in_repo", "sd"),
+    text("huggingface_repo_visibility", "public"),
+    flag("save_state_to_huggingface"),
 )
 
 FILES = (

@@ -207,6 +207,8 @@ def test_the_old_form_saves_samples_logs_and_forgets_as_asked(ran, home):
     assert {json.loads(line)["repeats"] for line in fates} == {2}
     words = [one["message"] for one in old.of("Notice")]
     assert any("xformers" in message for message in words)
+    assert any("was not sent to someone/cats/sd/old:" in message for message in words)
+    assert any("someone/cats/sd/step00000002" in message for message in words)
     unet = load_file(home / "out" / "old" / "unet" / "diffusion_pytorch_model.safetensors")
     assert {str(tensor.dtype) for tensor in unet.values()} == {"torch.float16"}
 
@@ -250,11 +252,7 @@ VALUES = {
     "dataset_class": ["my.module.Set"],
     "dynamo_backend": ["eager"],
     "ddp_timeout": ["30"],
-    "huggingface_repo_id": ["owner/model"],
-    "huggingface_repo_type": ["model"],
-    "huggingface_path_in_repo": ["sd"],
     "huggingface_token": ["hf_xyz"],
-    "huggingface_repo_visibility": ["public"],
     "wandb_api_key": ["abc"],
     "zero_stage": ["2"],
     "offload_optimizer_device": ["cpu"],
