@@ -24,27 +24,6 @@ Place = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingData:
-    """What a run trains on; fixed before its first step."""
-
-    items: Sequence[TrainingItem]
-    groups: tuple[Group, ...]
-    batch_size: tuple[int, ...]
-    """Items a forward pass, one number a dataset."""
-    digest: str
-    """Of everything about the images and words that decides the result."""
-
-    @property
-    def num_images(self) -> int:
-        return len(self.items)
-
-    @property
-    def num_batches_per_epoch(self) -> int:
-        """Return the number of forward passes of one process in an epoch, as sd-scripts counts."""
-        return sum(-(-group.num_uses // self.batch_size[group.dataset]) for group in self.groups)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SubsetRules:
     """What all images of one subset have in common."""
 
@@ -89,6 +68,27 @@ class TrainingItems(Sequence[TrainingItem]):
             weight=rules.loss_weight,
             mask=self.masks[number],
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingData:
+    """What a run trains on; fixed before its first step."""
+
+    items: TrainingItems
+    groups: tuple[Group, ...]
+    batch_size: tuple[int, ...]
+    """Items a forward pass, one number a dataset."""
+    digest: str
+    """Of everything about the images and words that decides the result."""
+
+    @property
+    def num_images(self) -> int:
+        return len(self.items)
+
+    @property
+    def num_batches_per_epoch(self) -> int:
+        """Return the number of forward passes of one process in an epoch, as sd-scripts counts."""
+        return sum(-(-group.num_uses // self.batch_size[group.dataset]) for group in self.groups)
 
 
 def training_data(
