@@ -28,6 +28,10 @@ LIGHT_MODULES = (
     "jobs.images",
     "jobs.train",
     "jobs.words",
+    "jobs.bundle",
+    "jobs.sample",
+    "jobs.sample_files",
+    "jobs.scrubbing",
 )
 
 
