@@ -34,6 +34,9 @@ def run_at(path: Path) -> RunDir:
 
     Raises: UserError.
     """
+    if path.suffix == ".run" and path.is_dir():
+        # Maybe with nothing in it yet: a run that is about to begin can be waited for.
+        return RunDir(path)
     for candidate in (path, path.with_name(f"{path.name}.run")):
         if is_run(candidate):
             return RunDir(candidate)

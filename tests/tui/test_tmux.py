@@ -3,67 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
-import shlex
 import shutil
 import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-WAIT_S = 90.0
+from tests.tui.terminal import ROOT, WAIT_S, Terminal, ask, python, watch
 
 pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
-
-
-class Terminal:
-    """One tmux session of its own server, so that nobody's sessions are touched."""
-
-    def __init__(self, columns: int = 100, lines: int = 30) -> None:
-        self.socket = f"sdft-test-{uuid.uuid4().hex[:8]}"
-        self._tmux(
-            "new-session",
-            "-d",
-            "-s",
-            "w",
-            "-x",
-            str(columns),
-            "-y",
-            str(lines),
-            "env PS1=ready: sh",
-        )
-
-    def _tmux(self, *words: str) -> str:
-        # No settings of the person who runs the tests.
-        command = ["tmux", "-L", self.socket, "-f", os.devnull, *words]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    def type(self, line: str) -> None:
-        self._tmux("send-keys", "-t", "w", "-l", line)
-        self.press("Enter")
-
-    def press(self, *keys: str) -> None:
-        self._tmux("send-keys", "-t", "w", *keys)
-
-    def screen(self) -> str:
-        return self._tmux("capture-pane", "-p", "-t", "w")
-
-    def wait_for(self, pattern: str) -> str:
-        deadline_s = time.monotonic() + WAIT_S
-        while time.monotonic() < deadline_s:
-            shown = self.screen()
-            if re.search(pattern, shown):
-                return shown
-            time.sleep(0.1)
-        raise AssertionError(f"{pattern!r} did not come up in\n{shown}")
-
-    def close(self) -> None:
-        subprocess.run(["tmux", "-L", self.socket, "kill-server"], check=False, capture_output=True)
 
 
 @pytest.fixture
@@ -73,27 +23,11 @@ def terminal() -> Iterator[Terminal]:
     terminal.close()
 
 
-def python(*words: str | Path) -> list[str]:
-    return [sys.executable, *map(str, words)]
-
-
 def fake_training(run: Path, steps: int, step_s: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         python("-m", "tests.tui.fake_training", run, str(steps), str(step_s)),
         cwd=ROOT, stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-
-
-def watch(terminal: Terminal, run: Path) -> None:
-    words = shlex.join(python("-m", "sdft", "watch", run))
-    terminal.type(f"cd {shlex.quote(str(ROOT))} && clear && SDFT_LANG=en {words}")
-
-
-def ask(terminal: Terminal, key: str, question: str, answer: str) -> None:
-    terminal.press(key)
-    terminal.wait_for(question)
-    terminal.press("y")
-    terminal.wait_for(answer)
 
 
 def test_a_run_is_watched_steered_stopped_resumed_and_ends_as_an_unwatched_one(

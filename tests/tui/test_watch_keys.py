@@ -14,6 +14,7 @@ from textual.widgets import Input, TabbedContent
 from sdft.rundir import RunDir
 from sdft.tui.screens.ask import AskRuns
 from sdft.tui.screens.help import HelpScreen
+from sdft.tui.themes import THEMES
 from sdft.tui.watch_app import WatchApp
 from sdft.tui.widgets.chart import Chart
 from sdft.tui.widgets.samples import Samples
@@ -307,3 +308,21 @@ def test_q_leaves_at_once(run: RunDir) -> None:
 
     play(app, script)
     assert app.return_code == 0
+
+
+def test_every_theme_draws_the_screen_and_its_curves_in_its_own_colours(run: RunDir) -> None:
+    async def script(app: WatchApp, pilot: Pilot[None]) -> None:
+        chart = screen_of(app).query_one("#overview-loss", Chart)
+        seen = set()
+        for theme in THEMES:
+            app.theme = theme.name
+            await pilot.pause()
+            wanted = {
+                f"#{red:02x}{green:02x}{blue:02x}"
+                for red, green, blue in (screen_of(app)._colors().pale(0),)
+            }
+            await until(pilot, lambda wanted=wanted: wanted <= colors_of(chart))
+            seen |= wanted
+        assert len(seen) == len(THEMES)
+
+    play(app_on(run), script)

@@ -76,6 +76,8 @@ def test_the_newest_run_is_found_a_few_folders_below(tmp_path: Path) -> None:
     assert run_at(tmp_path) == new.run
     assert run_at(tmp_path / "output" / "old").path.name == "old.run"
     assert run_at(new.path) == new.run
+    (tmp_path / "soon.run").mkdir()
+    assert run_at(tmp_path / "soon.run").path.name == "soon.run"
 
 
 def test_a_folder_without_runs_is_an_error_with_a_way_out(tmp_path: Path) -> None:
