@@ -76,6 +76,9 @@ def parsed(text: str, name: str, *, is_json: bool) -> tuple[Any, dict[KeyPath, i
         place = _PLACE.search(str(error))
         line = int(place[1]) if place and place[1] else text.count("\n") + 1
         raise _parse_error("TOML", name, text, _PLACE.sub("", str(error)), line) from error
+    except ValueError as error:
+        # Python reads no number of more than 4,300 digits.
+        raise ConfigError(what=f"a number that cannot be read: {error}", where=name) from error
     return values, lines
 
 

@@ -24,6 +24,11 @@ _ESCAPES = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\f": r"\f", "\r
 _ESCAPES |= {"\x1b": r"\e"}
 
 
+MAX_PATH_CHARACTERS = 4095
+MAX_NAME_CHARACTERS = 255
+"""Longer ones end in an error of the system, on Linux as on Windows."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
     """One value that a person gave."""
@@ -101,6 +106,9 @@ def _path_problem(setting: Setting, one: Given) -> Problem | None:
             one.where,
             quoted_path(raw) if one.folder is not None else "",
         )
+    parts = value.replace("\\", "/").split("/")
+    if len(value) > MAX_PATH_CHARACTERS or max(map(len, parts)) > MAX_NAME_CHARACTERS:
+        return Problem(f"{setting.name} is longer than a path can be", one.where)
     if any(0xD800 <= ord(character) < 0xE000 for character in value):
         return Problem(
             f"{setting.name} is not valid Unicode: {value!r}", one.where, "rename the file"
@@ -133,5 +141,8 @@ def _misfit(setting: Setting, one: Given) -> Problem:
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, int) and value.bit_length() > 64:
+        # Python writes no number of more than 4,300 digits.
+        return f"a number of {value.bit_length()} bits"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

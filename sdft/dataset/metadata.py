@@ -128,6 +128,9 @@ def _parsed(text: str, path: Path, lines_before: int, **how: Any) -> Any:
         ) from error
     except RecursionError as error:
         raise DataError(what="not a metadata file: nested too deep", where=str(path)) from error
+    except ValueError as error:
+        # Python reads no number of more than 4,300 digits.
+        raise DataError(what=f"not a metadata file: {error}", where=str(path)) from error
 
 
 def _words(entry: Any, rules: WordRules, where: str, problems: list[Problem]) -> str:

@@ -95,6 +95,9 @@ class _Reader:
         except json.JSONDecodeError as error:
             self._broken(error, error.lineno)
             return
+        except (ValueError, RecursionError) as error:
+            self._unreadable(error, self.path)
+            return
         if not isinstance(top, dict):
             self.problems.append(
                 Problem(
@@ -116,6 +119,9 @@ class _Reader:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
                 self._broken(error, number)
+                continue
+            except (ValueError, RecursionError) as error:
+                self._unreadable(error, where)
                 continue
             key = record.pop("image_path", None) if isinstance(record, dict) else None
             if not isinstance(key, str):
@@ -143,6 +149,10 @@ class _Reader:
                 Problem(f'the key "{twice}" stands twice in one object', self.path, "keep one")
             )
         return unique
+
+    def _unreadable(self, error: Exception, where: str) -> None:
+        """Note a number of more digits, or a nesting deeper, than Python reads."""
+        self.problems.append(Problem(f"broken JSON: {error}", where))
 
     def _broken(self, error: json.JSONDecodeError, line: int) -> None:
         where = f"{self.path}:{line}:{error.colno}"

@@ -189,7 +189,8 @@ def _read_zip(path: Path) -> tuple[Any, Places]:
             byte_order = next((e for e in entries if e.filename == f"{root}byteorder"), None)
             if byte_order is not None and archive.read(byte_order) != b"little":
                 raise DataError(what="written on a big-endian machine", where=str(path))
-    except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    # A name in a local header that is no UTF-8 comes as a UnicodeDecodeError.
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError) as error:
         raise DataError(
             what=f"damaged or cut off ({error})",
             where=str(path),

@@ -138,9 +138,9 @@ def damage(folder: Path) -> str:
         if name != Path(name).name:
             return f"{MANIFEST} names a file outside of the state: {name!r}"
         path = folder / name
-        if not path.is_file():
-            return f"{name} is missing"
         try:
+            if not path.is_file():
+                return f"{name} is missing"
             if path.stat().st_size != size:
                 return f"{name} has {path.stat().st_size} bytes instead of {size}"
             if _digest(path) != digest:

@@ -77,7 +77,7 @@ def write_state(folder: Path, content: StateContent, *, kept: bool = False) -> i
         }
         write_bytes(part / MANIFEST, json.dumps(manifest, indent=2).encode("ascii"))
         if kept:
-            write_bytes(part / KEPT, b"")
+            (part / KEPT).touch()
         problem = damage(part)
         if problem:
             raise EnvironmentFault(

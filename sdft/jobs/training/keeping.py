@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from sdft.events import CheckpointSaved, Emit, EventLine, FileRemoved, Notice, StateSaved
-from sdft.files import flush_folder, remove, write_bytes
+from sdft.files import flush_folder, remove
 from sdft.jobs.training.saving import ModelWriter
 from sdft.train.background import BackgroundWriter, SaveJob
 from sdft.train.checkpoint import SaveRules, epoch_stem, file_name, step_stem
@@ -113,7 +113,10 @@ class Keeper:
         if self._checkpoint_time_is_up(step):
             saves_checkpoint = True
             saves_state = saves_state or self.states_with_checkpoints
-        rolls = self.rolling.due(step, time.monotonic() - self._last_state_s)
+        # Among steps that are left out the weights stand still, and the older state may be wanted.
+        rolls = not meter.bad_steps_in_row and self.rolling.due(
+            step, time.monotonic() - self._last_state_s
+        )
         if not (saves_checkpoint or saves_state or rolls):
             return
         jobs = self._begin()
@@ -314,4 +317,5 @@ class Keeper:
 
 
 def _keep(folder: Path) -> None:
-    write_bytes(folder / KEPT, b"")
+    # An empty file is whole at once.
+    (folder / KEPT).touch()
