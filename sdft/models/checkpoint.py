@@ -69,8 +69,7 @@ class MemoryTensors:
             # A large tensor is asked for in several blocks and fetched from its device once.
             tensor = self._tensors[name].detach().to("cpu").contiguous()
             self._last = (name, tensor.reshape(-1).view(torch.uint8))
-        raw = self._last[1][first_byte : first_byte + len(buffer)]
-        buffer[:] = raw.numpy().data
+        _fill(buffer, self._last[1][first_byte : first_byte + len(buffer)])
 
 
 class _Cast:
@@ -88,7 +87,13 @@ class _Cast:
         cast = stored.to(TORCH_DTYPES[self._dtype])
         if self._dtype == "F16" and _overflows_fp16(stored, cast):
             self._on_overflow()
-        buffer[:] = cast.view(torch.uint8).numpy().data
+        _fill(buffer, cast.view(torch.uint8))
+
+
+def _fill(buffer: memoryview, raw: Tensor) -> None:
+    """Copy bytes. Unlike `buffer[:] = ...`, torch lets other threads work meanwhile."""
+    if len(buffer):
+        torch.frombuffer(buffer, dtype=torch.uint8).copy_(raw)
 
 
 def _overflows_fp16(stored: Tensor, cast: Tensor) -> bool:

@@ -13,13 +13,14 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, cast
 
+import torch
 from torch import Tensor
 
 from sdft.errors import DataError, EnvironmentFault
 from sdft.files import require_space, whole_folder, write_bytes
-from sdft.formats.safetensors_write import write_safetensors
-from sdft.models.checkpoint import MemoryTensors
-from sdft.models.finite import count_not_finite
+from sdft.formats.lazy import BLOCK_BYTES
+from sdft.formats.safetensors_header import write_header
+from sdft.models.checkpoint import DTYPE_NAMES
 from sdft.train.plain_tensors import on_cpu, taken_apart, tensor_bytes
 from sdft.train.state import KEPT, MANIFEST, OPTIMIZER, PROGRESS, Identity, Progress, damage
 
@@ -94,8 +95,8 @@ def require_finite(modules: Mapping[str, Mapping[str, Tensor]], *, what_for: str
     Raises: DataError that names the first one that is not.
     """
     for stem, tensors in modules.items():
-        for name, lazy in MemoryTensors(tensors).all_lazy().items():
-            if any(count_not_finite(lazy)):
+        for name, tensor in tensors.items():
+            if not is_finite(tensor):
                 raise DataError(
                     what=f"{what_for} would hold values that are no numbers: {stem}, {name}",
                     fix="go on from the last state with a lower learning_rate, or with"
@@ -112,13 +113,30 @@ def _apart(optimizer: Mapping[str, Any]) -> tuple[dict[str, Tensor], Any]:
         ) from error
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Tell whether every element is a number."""
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    flat = tensor.detach()
+    # One sum tells of nearly all; only where large numbers overflow it, each element is looked at.
+    return bool(torch.isfinite(flat.sum(dtype=torch.float32))) or bool(torch.isfinite(flat).all())
+
+
 def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> tuple[int, str]:
-    return _write(
-        path,
-        lambda file: write_safetensors(
-            file, MemoryTensors(tensors).all_lazy(), {"format": "pt"}, with_hash=False
-        ),
-    )
+    """Write a .safetensors file straight from memory, so that other threads can work meanwhile."""
+    # Larger elements come first, so that each tensor begins at a multiple of its own.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
+    ordered = {name: tensors[name].detach() for name in names}
+    shapes = {name: (DTYPE_NAMES[one.dtype], tuple(one.shape)) for name, one in ordered.items()}
+
+    def fill(file: IO[bytes]) -> None:
+        file.write(write_header(shapes, {"format": "pt"}))
+        for tensor in ordered.values():
+            raw = tensor.to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
+            for start in range(0, len(raw), BLOCK_BYTES):
+                file.write(raw[start : start + BLOCK_BYTES])
+
+    return _write(path, fill)
 
 
 def _write_json(path: Path, value: Any) -> tuple[int, str]:
