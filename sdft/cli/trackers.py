@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ def trackers_of(config: Config) -> Trackers:
     """
     settings = config.training
     names = chosen_names(settings.log_with, has_folder=settings.logging_dir is not None)
+    if os.environ.get("RANK", "0") != "0":
+        # One process of several speaks for the run.
+        names = ()
     run = RunDir.of(settings.output_dir or Path(), settings.output_name or DEFAULT_NAME)
     options: dict[str, Any] = {}
     if settings.log_tracker_config is not None:

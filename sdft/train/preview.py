@@ -92,13 +92,14 @@ def draw_latents(
     cells = (request.height // PIXELS_PER_CELL, request.width // PIXELS_PER_CELL)
     guided = request.scale > 1.0
     contexts_BSD = _contexts(request, contexts_of, guided=guided).to(device, unet.dtype)
+    # In float32 whatever the network is in: a sampler takes small differences of large numbers.
     latents_BCHW: Tensor = torch.randn((1, LATENT_CHANNELS, *cells), generator=draws)
-    latents_BCHW = latents_BCHW.to(device, unet.dtype) * float(scheduler.init_noise_sigma)
+    latents_BCHW = latents_BCHW.to(device) * float(scheduler.init_noise_sigma)
     extras = _step_extras(scheduler, draws)
     for timestep in scheduler.timesteps:
         doubled_BCHW = torch.cat([latents_BCHW] * 2) if guided else latents_BCHW
-        doubled_BCHW = scheduler.scale_model_input(doubled_BCHW, timestep)
-        found_BCHW = unet(doubled_BCHW, timestep, contexts_BSD, return_dict=False)[0]
+        doubled_BCHW = scheduler.scale_model_input(doubled_BCHW, timestep).to(unet.dtype)
+        found_BCHW = unet(doubled_BCHW, timestep, contexts_BSD, return_dict=False)[0].float()
         if guided:
             without_BCHW, with_BCHW = found_BCHW.chunk(2)
             found_BCHW = without_BCHW + request.scale * (with_BCHW - without_BCHW)

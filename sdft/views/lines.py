@@ -66,9 +66,11 @@ def _notice(event: Notice) -> str:
 
 
 def _validation(event: ValidationDone) -> str:
+    ends = (event.loss_low, event.loss_high)
+    band = "" if None in ends else f" ({event.loss_low:.4f} to {event.loss_high:.4f})"
     return (
-        f"step {event.step}: loss of held-out images {event.loss:.4f},"
-        f" of training images {event.train_loss:.4f}"
+        f"step {event.step}: loss of held-out images {event.loss:.4f}{band},"
+        f" of training images {event.train_loss:.4f}{', the best so far' if event.is_best else ''}"
     )
 
 

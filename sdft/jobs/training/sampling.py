@@ -105,14 +105,16 @@ class Sampling:
         progress = meter.progress
         started_s = time.monotonic()
         self._say(StageStarted(stage=_STAGE, total=len(self.requests), unit="pictures"))
+        had_room = True
         try:
             self._draw(progress, epoch_done)
         except torch.OutOfMemoryError:
+            had_room = False
             torch.cuda.empty_cache()
             message = "the device has no room for the sample pictures; the run goes on without"
             self.emit(Notice(severity="warning", topic="samples", message=message))
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
+        if self.accelerator.is_main_process and had_room:
             self._list(progress, epoch_done)
         duration_s = time.monotonic() - started_s
         self._say(StageFinished(stage=_STAGE, done=len(self.requests), duration_s=duration_s))
