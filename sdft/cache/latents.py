@@ -35,6 +35,7 @@ from sdft.cache.prepare import (
 from sdft.cache.shard import BYTES_OF
 from sdft.cache.store import TensorStore
 from sdft.cache.writer import StoreWriter
+from sdft.collector import no_collections
 from sdft.dataset.records import BucketPlan, Item, Placement, Rejected
 from sdft.errors import DataError, Problem
 from sdft.events import (
@@ -124,7 +125,8 @@ def cache_latents(
         takes_npz=takes_npz and recipe.kind == "sample",
     )
     run = _Pass(preparer, digests=digests, emit=emit, max_rejected=max_rejected)
-    jobs = run.find_missing()
+    with no_collections():
+        jobs = run.find_missing()
     if jobs or store.unconfirmed:
         with StoreWriter(store, emit=emit) as writer:
             run.encode(jobs, writer, load_encoder, vae_batch_size, max_workers or num_cores())

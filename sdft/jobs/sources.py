@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdft.cache.image_memory import image_memory
+from sdft.collector import no_collections
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.load import Config
 from sdft.dataset.augment import PictureRules, crop_unresized, faceless
@@ -52,7 +53,7 @@ def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
         cannot be used than `max_rejected_share` lets pass.
     """
     tell(config.notices, emit, topic="config")
-    with image_memory(cache_folder(config), emit=emit) as memory:
+    with no_collections(), image_memory(cache_folder(config), emit=emit) as memory:
         index = build_index(subset_specs(config.datasets), emit=emit, memory=memory)
     plan, unplaced = plan_buckets(index, bucket_settings(config.datasets))
     plan = crop_unresized(plan, _unresized(config.datasets))
