@@ -23,6 +23,7 @@ from sdft.events import (
     ignore,
 )
 from sdft.jobs.sample import run_sample
+from sdft.rundir import RunDir, RunLock
 
 
 def test_images_of_nine_sizes_become_a_checkpoint_that_other_programs_load(toy, tmp_path, prepared):
@@ -222,17 +223,11 @@ def test_overwrite_keeps_the_old_files_until_the_new_ones_are_whole(toy, tmp_pat
 
 
 def test_a_run_that_another_process_writes_is_left_alone(toy, tmp_path):
-    held = toy(max_train_steps=1)
-    inner = []
-
-    def try_again(event):
-        if isinstance(event, StepDone) and not inner:
-            inner.append(toy("busy", max_train_steps=2, resume="auto"))
-
-    outer = toy("busy", max_train_steps=2, listen=try_again)
-    assert outer.error is None
-    assert held.error is None
-    assert "is writing this run" in str(inner[0].error)
+    with RunLock(RunDir.of(tmp_path / "out", "busy")):
+        refused = toy("busy", max_train_steps=1)
+    assert refused.error.exit_code == 2
+    assert "is writing this run" in str(refused.error)
+    assert toy("busy", max_train_steps=1).error is None
 
 
 def test_a_truncated_image_is_named_and_the_others_are_trained_on(toy, tmp_path):
