@@ -66,8 +66,8 @@ def test_a_toy_run_steered_from_the_dashboard_has_the_weights_of_an_unwatched_on
         terminal.press("3")
         terminal.wait_for("a red circle")
         terminal.press("1")
-        ask(terminal, "p", "Let the run go on", "resume: goes on after step")
         ask(terminal, "w", "Save a checkpoint", "save: wrote watched-step")
+        ask(terminal, "p", "Let the run go on", "resume: goes on after step")
         ask(terminal, "x", "Save the state and stop", "stop: stops after step")
         terminal.wait_for("● stopped")
         assert training.wait(timeout=WAIT_S) == 5

@@ -23,6 +23,10 @@ def terminal() -> Iterator[Terminal]:
     terminal.close()
 
 
+STEPS = 3_000
+"""So many that no machine is too slow to press the keys in time."""
+
+
 def fake_training(run: Path, steps: int, step_s: float) -> subprocess.Popen[str]:
     return subprocess.Popen(
         python("-m", "tests.tui.fake_training", run, str(steps), str(step_s)),
@@ -33,11 +37,11 @@ def fake_training(run: Path, steps: int, step_s: float) -> subprocess.Popen[str]
 def test_a_run_is_watched_steered_stopped_resumed_and_ends_as_an_unwatched_one(
     tmp_path: Path, terminal: Terminal
 ) -> None:
-    alone = fake_training(tmp_path / "alone.run", 300, 0.0)
+    alone = fake_training(tmp_path / "alone.run", STEPS, 0.0)
     weights = alone.communicate(timeout=WAIT_S)[0].split()[-1]
 
     run = tmp_path / "watched.run"
-    training = fake_training(run, 300, 0.05)
+    training = fake_training(run, STEPS, 0.1)
     try:
         watch(terminal, run)
         terminal.wait_for("● running")
@@ -52,18 +56,18 @@ def test_a_run_is_watched_steered_stopped_resumed_and_ends_as_an_unwatched_one(
         terminal.press("3")
         terminal.wait_for("a cat")
         terminal.press("1")
+        ask(terminal, "w", "Save a checkpoint", "save: saved step")
         ask(terminal, "p", "Let the run go on", "resume: goes on after step")
         terminal.wait_for("● running")
-        ask(terminal, "w", "Save a checkpoint", "save: saved step")
         ask(terminal, "x", "Save the state and stop", "stop: stops after step")
         terminal.wait_for("● stopped")
         assert "--resume auto" in terminal.screen()
         step = int(training.communicate(timeout=WAIT_S)[0].split()[1])
-        assert step < 300
+        assert step < STEPS
 
-        training = fake_training(run, 300, 0.005)
+        training = fake_training(run, STEPS, 0.001)
         shown = terminal.wait_for("● finished")
-        assert "step 300 of 300" in shown
+        assert "step 3,000 of 3,000" in shown
         assert training.communicate(timeout=WAIT_S)[0].split()[-1] == weights
         terminal.press("q")
         terminal.wait_for(r"ready:\s*$")
