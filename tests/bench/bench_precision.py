@@ -3,11 +3,14 @@
 Each seed has a model, pictures' latents and noise of its own, the same for all precisions. What is
 compared is the loss over held-out noise and timesteps after training, computed in float32.
 
-python tests/bench/bench_precision.py [steps] [seeds]
+Finished runs are kept in a file and not done again.
+
+python tests/bench/bench_precision.py 500 5 rows.jsonl
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 import time
@@ -40,6 +43,10 @@ NUM_PICTURES = 16
 LEARNING_RATE = 5e-5
 """About 1/1000 of a typical weight of the toy: small, as the steps of fine-tuning are."""
 NUM_HELD_OUT = 32
+
+
+Figures = tuple[float, float, float]
+"""Held-out loss before and after, seconds a step."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,7 @@ def load_like(bundle: ModelBundle, stepper: Stepper) -> torch.nn.Module:
     return unet.eval()
 
 
-def run(variant: Variant, seed: int, num_steps: int, folder: Path) -> tuple[float, float, float]:
+def run(variant: Variant, seed: int, num_steps: int, folder: Path) -> Figures:
     """Return held-out loss before and after, and seconds a step."""
     bundle = load_bundle(folder / f"model{seed}")
     bundle = replace(bundle, networks=dict(bundle.networks) | {"unet": small_unet(bundle, seed)})
@@ -173,32 +180,49 @@ def run(variant: Variant, seed: int, num_steps: int, folder: Path) -> tuple[floa
     return before, held_out_loss(bundle, stepper, held_out), step_s
 
 
-def main(num_steps: int, num_seeds: int) -> None:
+def main(num_steps: int, num_seeds: int, file: Path) -> None:
     torch.set_num_threads(1)
-    rows: dict[str, list[tuple[float, float, float]]] = {one.name: [] for one in VARIANTS}
+    done = read_rows(file)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for seed in range(num_seeds):
             save_toy_model(folder / f"model{seed}", seed=seed)
             for variant in VARIANTS:
-                rows[variant.name].append(run(variant, seed, num_steps, folder))
-                print(f"# seed {seed} {variant.name}: {rows[variant.name][-1]}", file=sys.stderr)
-    exact = [after for _, after, _ in rows["float32"]]
-    learnt = [before - after for before, after, _ in rows["float32"]]
+                key = (variant.name, seed, num_steps)
+                if key not in done:
+                    done[key] = run(variant, seed, num_steps, folder)
+                    with file.open("a", encoding="utf-8") as lines:
+                        lines.write(json.dumps([*key, *done[key]]) + "\n")
     print(f"{num_steps} steps, {num_seeds} seeds, AdamW at {LEARNING_RATE:g}, toy at 128 px, CPU\n")
     print("| precision | held-out loss | beside float32 | of what float32 learnt | s a step |")
     print("| --- | --- | --- | --- | --- |")
-    for kind, runs in rows.items():
-        losses = [after for _, after, _ in runs]
-        gaps = [loss - best for loss, best in zip(losses, exact, strict=True)]
-        shares = [1 - gap / gain for gap, gain in zip(gaps, learnt, strict=True)]
-        spread = f" ± {stdev(losses):.4f}" if num_seeds > 1 else ""
-        gap_spread = f" ± {stdev(gaps):.4f}" if num_seeds > 1 else ""
-        print(
-            f"| {kind} | {mean(losses):.4f}{spread} | {mean(gaps):+.4f}{gap_spread} |"
-            f" {mean(shares):.1%} | {mean(step_s for *_, step_s in runs):.3f} |"
-        )
+    exact = [done[VARIANTS[0].name, seed, num_steps] for seed in range(num_seeds)]
+    for variant in VARIANTS:
+        print_row(variant.name, [done[variant.name, s, num_steps] for s in range(num_seeds)], exact)
+
+
+def read_rows(file: Path) -> dict[tuple[str, int, int], Figures]:
+    """Return the runs that were done before, by variant, seed and steps."""
+    rows = {}
+    for line in file.read_text("utf-8").splitlines() if file.exists() else []:
+        name, seed, num_steps, before, after, step_s = json.loads(line)
+        rows[name, seed, num_steps] = (before, after, step_s)
+    return rows
+
+
+def print_row(kind: str, runs: list[Figures], exact: list[Figures]) -> None:
+    losses = [after for _, after, _ in runs]
+    gaps = [loss - best for loss, (_, best, _) in zip(losses, exact, strict=True)]
+    learnt = [before - best for before, best, _ in exact]
+    shares = [1 - gap / gain for gap, gain in zip(gaps, learnt, strict=True)]
+    several = len(runs) > 1
+    spread = f" ± {stdev(losses):.4f}" if several else ""
+    gap_spread = f" ± {stdev(gaps):.4f}" if several else ""
+    print(
+        f"| {kind} | {mean(losses):.4f}{spread} | {mean(gaps):+.4f}{gap_spread} |"
+        f" {mean(shares):.1%} | {mean(step_s for *_, step_s in runs):.3f} |"
+    )
 
 
 if __name__ == "__main__":
-    main(*(int(word) for word in (sys.argv[1:] + ["500", "5"][len(sys.argv) - 1 :])))
+    main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]))
