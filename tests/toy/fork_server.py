@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import traceback
@@ -86,7 +87,14 @@ def child(order: dict[str, Any], report: Path) -> int:
     return run(order["argv"])
 
 
+def shell(line: str) -> dict[str, Any]:
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=False)
+    return {"code": done.returncode, "output": done.stdout + done.stderr}
+
+
 def serve(order: dict[str, Any]) -> dict[str, Any]:
+    if "shell" in order:
+        return shell(order["shell"])
     report = Path(order["log"]).with_suffix(".changes")
     report.write_text("", "ascii")
     started_s = time.monotonic()

@@ -26,11 +26,12 @@ KILLED = -9
 class ForkServer:
     """The process that has torch loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: Sequence[str] = ()) -> None:
+        """Start it; `prefix` is a command that runs it, such as one that makes a small disk."""
         root = str(Path(sdft.__file__).parent.parent)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
         self._process = subprocess.Popen(
-            [sys.executable, str(SERVER)],
+            [*prefix, sys.executable, str(SERVER)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -45,6 +46,15 @@ class ForkServer:
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return self._answer()
+
+    def shell(self, line: str) -> str:
+        """Run a line of the system's shell where the server runs; return what it prints."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"shell": line}) + "\n")
+        self._process.stdin.flush()
+        answer = self._answer()
+        assert answer["code"] == 0, answer
+        return str(answer["output"])
 
     def close(self) -> None:
         assert self._process.stdin is not None

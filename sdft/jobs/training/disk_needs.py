@@ -56,6 +56,7 @@ def held_bytes(needs: DiskNeeds) -> list[tuple[int, int]]:
     if needs.keeps_rolling_state:
         # The new one is whole before the old one goes.
         saves.append((needs.first_step + 1, 2 * needs.state_bytes))
+        saves.append((needs.total_steps, -needs.state_bytes))
     last = needs.checkpoint_bytes + (needs.state_bytes if needs.state_at_end else 0)
     saves.append((needs.total_steps, last))
     total = 0
