@@ -1,6 +1,8 @@
 """Averages, masks, frozen parts, weights of words, precisions: from the settings to the files."""
 
-from __future__ import signal
+from __future__ import annotations
+
+import signal
 
 import numpy as np
 import pytest
