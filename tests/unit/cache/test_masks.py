@@ -45,9 +45,7 @@ def test_a_mask_is_cut_where_its_picture_is_cut(tmp_path):
     save_picture_of_mask = Image.fromarray(rgb[..., 0])
     save_picture_of_mask.save(tmp_path / "m.png")
     place = placement(tmp_path / "a.png", bucket=(64, 64))
-    result, store = cached(
-        tmp_path, [place], [MaskSource(path=tmp_path / "m.png", kind="picture")]
-    )
+    result, store = cached(tmp_path, [place], [MaskSource(path=tmp_path / "m.png", kind="picture")])
     fitted = fit(decode_rgb(tmp_path / "a.png"), place.resized, place.crop, None)[..., 0]
     cells = fitted.reshape(8, 8, 8, 8).mean(axis=(1, 3)) / 255
     np.testing.assert_allclose(store.read(result.keys[0]), cells, atol=1e-3)
