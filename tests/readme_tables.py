@@ -78,8 +78,15 @@ def refused() -> str:
     return table(["option", "answer", "why, and what instead"], sorted(rows))
 
 
+def scripts() -> str:
+    from tests.other_scripts import rows
+
+    return table(["script of sd-scripts", "the line here"], rows())
+
+
 def with_tables(text: str) -> str:
-    for name, make in (("commands", commands), ("settings", settings), ("refused", refused)):
+    makers = (commands, settings, refused, scripts)
+    for name, make in ((maker.__name__, maker) for maker in makers):
         before, _, rest = text.partition(f"<!-- {name} -->\n")
         _, mark, after = rest.partition(f"<!-- end of {name} -->")
         assert mark, f"README.md has no place for {name}"
