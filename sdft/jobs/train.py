@@ -18,14 +18,16 @@ from sdft.config.write import config_digest, resolved_toml
 from sdft.errors import Interrupted, SdftError, StoppedResumable, UserError
 from sdft.events import Emit, Notice, RunFinished, RunStarted, RunStopped
 from sdft.files import remove, unfinished_in, write_json, write_text
+from sdft.files import replace as rename
 from sdft.jobs.environment import environment_facts
 from sdft.jobs.training.awake import kept_awake
 from sdft.jobs.training.choice import Choice, choose
 from sdft.jobs.training.stopping import INTERRUPTED, NO_GAIN, StopRequest
-from sdft.rundir import FINISHED, UNFINISHED, RunDir, RunLock, RunStatus
+from sdft.rundir import FINISHED, UNFINISHED, RunDir, RunLock, RunStatus, numbered
 
 if TYPE_CHECKING:
     from sdft.jobs.training.assembly import TrainingRun
+    from sdft.train.state import SavedState
 
 DEFAULT_NAME = "last"
 
@@ -150,6 +152,8 @@ def _train_locked(
         state = resumed_state(choice.resume, emit)
         if state is None and choice.resume is not None:
             _require_no_finished_run(run)
+        if state is not None and state.path == choice.resume:
+            _set_later_states_aside(run, state, emit)
         recorder.open(run, state.events_bytes if state else 0)
         for event in events_of_state(state):
             emit(event)
@@ -217,6 +221,22 @@ def _sweep(run: RunDir, emit: Emit) -> None:
         names = ", ".join(path.name for path in left[:3])
         message = f"{len(left)} unfinished files of a process that died are removed: {names}"
         emit(Notice(severity="info", topic="unfinished", message=message))
+
+
+def _set_later_states_aside(run: RunDir, state: SavedState, emit: Emit) -> None:
+    """Rename the states after the one that was named: they belong to what is done anew now."""
+    from sdft.train.state import finished_states, step_of
+
+    if state.path.parent.resolve() != run.states.resolve():
+        return
+    for later in finished_states(run.states):
+        if step_of(later) > state.progress.step:
+            number = 1
+            while (aside := numbered(later, number)).exists():
+                number += 1
+            rename(later, aside)
+            message = f"{later.name} comes after the state that the run goes on from: {aside.name}"
+            emit(Notice(severity="info", topic="moved", message=message))
 
 
 def _require_no_finished_run(run: RunDir) -> None:

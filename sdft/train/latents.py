@@ -154,6 +154,12 @@ class LatentSource:
             key = item.flipped_latents
         assert key is not None, "an item has cached latents or a picture"
         stored_CHW = torch.from_numpy(np.array(self.read_latents(key))).float()
+        if not bool(torch.isfinite(stored_CHW).all()):
+            raise DataError(
+                what="its cached latents are not finite",
+                where=address.key,
+                fix="remove the cache folder; latents are made again",
+            )
         if self.holds_moments:
             stored_CHW = self._drawn(stored_CHW, address)
         return stored_CHW * LATENT_SCALE

@@ -305,6 +305,45 @@ def test_a_rolling_state_leaves_those_that_were_asked_for_and_goes_at_the_end(to
     assert names == ["step00000003", "step00000006", "step00000008"]
 
 
+def test_going_back_to_an_earlier_state_sets_the_later_ones_aside(toy, tmp_path):
+    settings = {"save_every_n_steps": 1, "save_state": True, **CONSTANT}
+    toy(max_train_steps=4, **settings)
+    states = tmp_path / "out" / "toy.run" / "states"
+    back = toy(
+        max_train_steps=4,
+        learning_rate=1e-4,
+        allow_changed=["learning_rate"],
+        resume=str(states / "step00000002"),
+        **settings,
+    )
+    assert back.error is None
+    assert sorted(back.losses) == [3, 4]
+    names = sorted(one.name for one in states.iterdir())
+    numbers = ("1", "2", "3", "3-1", "4", "4-1")
+    assert names == [f"step0000000{number}" for number in numbers]
+    assert read_state(states / "step00000003").settings["learning_rate"] == 1e-4
+    assert read_state(states / "step00000003-1").settings["learning_rate"] == 0.002
+
+
+def test_a_missing_and_a_broken_shard_of_the_cache_are_made_again_to_the_bit(toy, tmp_path):
+    own = {"cache_dir": str(tmp_path / "cache"), "max_train_steps": 4, **CONSTANT}
+    whole = toy("whole", **own)
+    for harm in ("missing", "broken"):
+        name = f"halved-{harm}"
+        toy(name, listen=stop_after(2), **own)
+        shards = sorted((tmp_path / "cache" / "latents").rglob("*.safetensors"))
+        assert shards
+        for shard in shards:
+            content = bytearray(shard.read_bytes())
+            content[-10] ^= 1
+            shard.unlink()
+            if harm == "broken":
+                shard.write_bytes(content)
+        rest = toy(name, resume="auto", **own)
+        assert rest.error is None, rest.error
+        assert_same_weights(whole.result.checkpoint, rest.result.checkpoint)
+
+
 def test_no_rolling_state_is_kept_where_that_is_asked(toy, tmp_path):
     settings = {"no_rolling_state": True, "rolling_state_steps": 1, **CONSTANT}
     run = toy(max_train_steps=3, **settings)

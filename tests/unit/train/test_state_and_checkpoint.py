@@ -7,6 +7,7 @@ import torch
 
 from sdft.errors import DataError, EnvironmentFault
 from sdft.train.checkpoint import SaveRules, epoch_stem, file_name, step_stem
+from sdft.train.scaler import LossScaler
 from sdft.train.state import (
     Identity,
     Progress,
@@ -151,6 +152,16 @@ def test_an_optimizer_file_with_anything_but_tensors_and_plain_values_is_refused
 def test_an_optimizer_state_that_no_file_can_hold_is_named(tmp_path):
     with pytest.raises(DataError, match="cannot hold function"):
         write_state(tmp_path / "step00000003", content(optimizer={"hook": lambda: None}))
+
+
+def test_a_loss_scale_comes_back_with_the_state(tmp_path):
+    scaler = LossScaler()
+    for finite in (True, True, False, True):
+        scaler.update(finite=finite)
+    write_state(tmp_path / "step00000003", content(optimizer={"own_scaler": scaler.state_dict()}))
+    restored = LossScaler()
+    restored.load_state_dict(read_optimizer(tmp_path / "step00000003")["own_scaler"])
+    assert restored.state_dict() == scaler.state_dict() != LossScaler().state_dict()
 
 
 def test_identity_names_what_differs():
