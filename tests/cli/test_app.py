@@ -15,7 +15,6 @@ from sdft.cli import app as root
 from sdft.cli.app import COMMANDS, module_of, run, soften_streams
 from sdft.errors import DataError, Interrupted
 
-
 INTERACTIVE = {"watch", "wizard"}
 """Draw on the whole terminal, so there is nothing to print or to keep quiet."""
 

@@ -126,8 +126,8 @@ def test_a_mask_that_cannot_be_read_stops_the_pass_by_name(tmp_path):
     sources = [MaskSource(path=tmp_path / "m.png", kind="picture")]
     with pytest.raises(DataError, match=r"m\.png: the file holds text(.|\n)*1 of 1 masks"):
         cached(tmp_path, [placement(tmp_path / "a.png")], sources)
+    gone = [MaskSource(path=tmp_path / "gone.png", kind="picture")]
     with pytest.raises(DataError, match="cannot be read"):
-        gone = [MaskSource(path=tmp_path / "gone.png", kind="picture")]
         cached(tmp_path, [placement(tmp_path / "a.png")], gone)
 
 
