@@ -16,6 +16,7 @@ from typing import Any
 from sdft.dataset.image_list import ListedImage
 from sdft.errors import DataError, Interrupted, Problem, SdftError, StoppedResumable
 from sdft.events import Emit, ItemRejected, Notice
+from sdft.files import PART_MARK, remove, unfinished_in
 from sdft.jobs.training.stopping import INTERRUPTED, StopRequest
 from sdft.labelers.records import Labeler
 from sdft.labelers.runner import Labelled, Task, label_images
@@ -90,7 +91,17 @@ def plan_tasks(images: Sequence[ListedImage], sink: Sink, emit: Emit) -> Plan:
             todo.append(task)
     for problem in rejected:
         emit(ItemRejected(path=problem.where, reason=problem.what))
+    if isinstance(sink, TextFiles):
+        _sweep({sink.file_of(task) for task in todo})
     return Plan(todo=tuple(todo), finished=tuple(finished), kept=num_kept, rejected=tuple(rejected))
+
+
+def _sweep(files: set[Path]) -> None:
+    """Remove what a killed run left unfinished of the files that are to be written."""
+    for folder in {file.parent for file in files}:
+        for left in unfinished_in(folder):
+            if left.with_name(left.name.partition(PART_MARK)[0]) in files:
+                remove(left)
 
 
 def run_labelling(
