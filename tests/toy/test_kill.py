@@ -24,7 +24,10 @@ from tests.toy.killing import (
     unfinished,
 )
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL"),
+]
 
 SEED = int(os.environ.get("KILL_SEED", "1"))
 

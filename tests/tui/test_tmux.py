@@ -13,7 +13,10 @@ import pytest
 
 from tests.tui.terminal import ROOT, WAIT_S, Terminal, ask, python, watch
 
-pytestmark = pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
+]
 
 
 @pytest.fixture
