@@ -24,8 +24,7 @@ MEMORY_MB = 300.0
 CHILD = """
 import asyncio, resource, sys, time
 from pathlib import Path
-import psutil
-begun_s = psutil.Process().create_time()
+begun_s = float(sys.argv[3])
 sys.path.insert(0, sys.argv[2])
 from sdft.rundir import RunDir
 from sdft.tui.watch_app import WatchApp
@@ -72,8 +71,10 @@ def main(num_events: int) -> int:
             f"{num_events:,} events, {size_mb:.0f} MB, written in "
             f"{time.monotonic() - begun_s:.1f} s"
         )
+        # The kernel's own time of a process' start is known to whole seconds of the boot only.
+        begun = str(time.time())
         ended = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", CHILD, str(path), str(ROOT)],
+            [sys.executable, "-W", "ignore", "-c", CHILD, str(path), str(ROOT), begun],
             capture_output=True, text=True, check=True,
         )  # fmt: skip
     painted_s, painted_cpu_s, opened_s, opened_cpu_s, whole_s, found, memory_mb = map(
