@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from sdft.config.checks_machine import problems_of_memory
 from sdft.config.checks_watch import problems_of_watched_files, problems_of_watching
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.merge import missing_path
@@ -29,6 +30,7 @@ def problems_in(
     found = [
         *_training(training, origins),
         *_masks(training, datasets, origins),
+        *problems_of_memory(training, origins),
         *problems_of_watching(training, datasets, origins),
     ]
     for number, dataset in enumerate(datasets):
@@ -316,6 +318,13 @@ _EFFECTS: dict[str, tuple[str, Callable[[TrainingSettings], object]]] = {
     "max_bad_steps": ("on_bad_step skip", lambda t: t.on_bad_step == "skip"),
     "rolling_state_minutes": ("a rolling state", lambda t: not t.no_rolling_state),
     "rolling_state_steps": ("a rolling state", lambda t: not t.no_rolling_state),
+    "cpu_offload_checkpointing": (
+        "gradient_checkpointing",
+        lambda t: t.gradient_checkpointing or t.checkpoint_blocks,
+    ),
+    "dynamo_backend": ("torch_compile", lambda t: t.torch_compile),
+    "compile_scope": ("torch_compile", lambda t: t.torch_compile),
+    "compile_mode": ("torch_compile", lambda t: t.torch_compile),
     "stochastic_rounding": ("full_bf16", lambda t: t.full_bf16),
     "cut_at_commas": ("max_token_length 150 or 225", lambda t: t.max_token_length > 75),
     "learning_rate_te": ("train_text_encoder", lambda t: t.train_text_encoder),

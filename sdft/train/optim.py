@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sdft.errors import ConfigError, EnvironmentFault, nearest
 from sdft.events import Emit, SettingChosen
@@ -109,8 +110,11 @@ def build_optimizer(
     lr: float,
     arguments: Mapping[str, Any],
     emit: Emit,
+    keeps_32_bits: bool = False,
 ) -> torch.optim.Optimizer:
     """Return the named optimizer over parameter groups that each hold `params` and `lr`.
+
+    With `keeps_32_bits` an 8-bit one keeps float32 states whatever the sizes of its weights.
 
     Raises: UnknownName; ConfigError for arguments that it does not take; EnvironmentFault where
         its package is missing and nothing equal can stand in.
@@ -118,6 +122,8 @@ def build_optimizer(
     constructor, canonical = _resolve(name, emit)
     constructor = _unpaged(constructor, groups, emit)
     chosen = _defaults(canonical) | dict(arguments)
+    if keeps_32_bits and canonical.endswith("8bit"):
+        chosen["min_8bit_size"] = 1 << 62
     rates: dict[str, Any] = {"lr": lr}
     if steps_are_relative(name, arguments):
         # Adafactor takes no rate then; warmup_init asks for relative steps as sd-scripts reads it.
@@ -158,6 +164,24 @@ def steps_one_by_one(optimizer: Any) -> bool:
     kind = type(optimizer)
     plain = kind.__name__.removeprefix("Paged").removesuffix("bit").rstrip("0123456789")
     return plain in _ONE_BY_ONE and kind.__module__.partition(".")[0] in _LIBRARIES
+
+
+def steps_value_by_value(optimizer: Any) -> bool:
+    """Tell whether the update of a value looks at no other value, not even of its own weight."""
+    return steps_one_by_one(optimizer) and "Adafactor" not in type(optimizer).__name__
+
+
+def lay_out_states(optimizer: Any) -> None:
+    """Give states that were loaded the strides of their weights, such as channels last.
+
+    A fused step takes tensors of one layout only.
+    """
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if not isinstance(value, Tensor) or value.shape != weight.shape:
+                continue
+            if value.stride() != weight.stride():
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def shown_rate(group: Mapping[str, Any]) -> float:

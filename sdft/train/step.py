@@ -6,7 +6,7 @@ B batch, C latent channels, H and W latent height and width, S tokens, D text wi
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from torch.nn import Module, Parameter
 from sdft.errors import EnvironmentFault
 from sdft.train.batch import Batch
 from sdft.train.ema import MovingAverage
+from sdft.train.fused_backward import FusedBackward
 from sdft.train.objective import LossRecipe, add_noise, item_losses, target_of
 from sdft.train.optim import shown_rate, steps_one_by_one
 from sdft.train.out_of_memory import is_out_of_memory, memory_fault
@@ -100,7 +101,11 @@ class Stepper:
     scaler: LossScaler | None = None
     """For fp16 gradients; accelerate's own scaler is off then."""
     rounding: StochasticRounding | None = None
+    fused: FusedBackward | None = None
+    """Changes the weights in the backward pass already."""
     average: MovingAverage | None = None
+    saved_tensors: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    """Surrounds the forward pass: says where tensors for the backward pass are kept."""
     before_change: Callable[[], None] = lambda: None
     """Called before the weights change: copies of them may still be under way."""
     looks_first: bool = False
@@ -119,29 +124,25 @@ class Stepper:
         total_loss = torch.zeros((), device=device)
         losses_finite, contexts_finite = [], []
         num_items = 0
+        assert self.fused is None or len(batches) == 1, "a weight would be changed twice a step"
         for position, host_batch in enumerate(batches):
             batch = host_batch.to(device)
             is_last = position == len(batches) - 1
             with self._gradient_exchange(now=is_last):
                 contexts_BSD = self._contexts(batch)
-                losses_B = self.objective.losses(self.unet, batch, contexts_BSD)
+                with self.saved_tensors():
+                    losses_B = self.objective.losses(self.unet, batch, contexts_BSD)
                 # Gradients are averaged over the processes; the weights already hold the share.
                 scale = self.accelerator.num_processes
-                loss = (losses_B * batch.weights_B).sum() * scale
-                self.accelerator.backward(self.scaler.scaled(loss) if self.scaler else loss)
+                self._backward((losses_B * batch.weights_B).sum() * scale, len(host_batch))
             # What counts 0 stands for nothing: an image that cannot be read, or no image at all.
             total_loss += (losses_B.detach() * (batch.weights_B > 0)).sum()
             losses_finite.append(torch.isfinite(losses_B.detach()))
             contexts_finite.append(torch.isfinite(contexts_BSD.detach()).flatten(1).all(dim=1))
             num_items += int((host_batch.weights_B > 0).sum())
         self.before_change()
-        try:
+        with self._no_second_try(num_items):
             grad_norm, applied = self._apply(total_loss)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            # Some weights may be changed already, so this step cannot be tried again.
-            raise self.memory_fault(None, num_items) from error
         if self.average is not None and applied:
             self.average.update()
         return StepOutcome(
@@ -152,6 +153,24 @@ class Stepper:
             contexts_finite=torch.cat(contexts_finite) if contexts_finite else None,
             applied=applied,
         )
+
+    def _backward(self, loss: Tensor, num_items: int) -> None:
+        if self.fused is None:
+            self.accelerator.backward(self.scaler.scaled(loss) if self.scaler else loss)
+            return
+        self.before_change()
+        with self._no_second_try(num_items):
+            self.accelerator.backward(loss)
+
+    @contextlib.contextmanager
+    def _no_second_try(self, num_items: int) -> Iterator[None]:
+        """Where memory runs out here, some weights may be changed already: the run ends."""
+        try:
+            yield
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self.memory_fault(None, num_items) from error
 
     def memory_fault(self, bucket: tuple[int, int] | None, micro_batch: int) -> EnvironmentFault:
         """Return the error that says what would free memory."""
@@ -176,6 +195,10 @@ class Stepper:
         Clipping comes after the last micro-batch, not in each: clipping partial sums would bound
         the update differently for every accumulation setting.
         """
+        if self.fused is not None:
+            grad_norm = self.fused.finish()
+            # Whether the figures are numbers is found when they are read; it is too late here.
+            return grad_norm, True
         grad_norm = None
         finite = True
         if self.scaler is not None:

@@ -164,7 +164,6 @@ def run(variant: Variant, seed: int, num_steps: int, folder: Path) -> Figures:
         learning_rate_te=None,
         optimizer_type="AdamW",
         optimizer_arguments={},
-        gradient_checkpointing=False,
         clip_skip=None,
         frozen_dtype=torch.float32,
         emit=ignore,

@@ -64,7 +64,7 @@ def test_a_run_is_watched_steered_stopped_resumed_and_ends_as_an_unwatched_one(
         terminal.wait_for("● running")
         ask(terminal, "x", "Save the state and stop", "stop: stops after step")
         terminal.wait_for("● stopped")
-        assert "--resume auto" in terminal.screen()
+        terminal.wait_for("--resume auto")
         step = int(training.communicate(timeout=WAIT_S)[0].split()[1])
         assert step < STEPS
 

@@ -29,6 +29,7 @@ from sdft.jobs.sources import (
 )
 from sdft.jobs.training.contexts import cached_contexts
 from sdft.jobs.training.data import TrainingData, training_data
+from sdft.jobs.training.device_use import DeviceUse, device_use
 from sdft.jobs.training.held_out import Chosen, hold_out
 from sdft.jobs.training.item_record import changes_since, write_items
 from sdft.jobs.training.keeping import Keeper
@@ -52,6 +53,7 @@ from sdft.jobs.training.watching import OVERLAP_RECORD, Watch, build_watch, is_f
 from sdft.jobs.training.wishes import (
     apply_attention,
     average_wishes,
+    chunk_wishes,
     rate_wishes,
     trained_precision,
 )
@@ -171,6 +173,7 @@ def prepare_run(
         mixed_precision=settings.mixed_precision,
         deterministic=settings.deterministic,
         own_scaler=settings.full_fp16,
+        tf32=settings.tf32,
         emit=emit,
     )
     dataset = plan_dataset(config, emit=emit)
@@ -200,7 +203,14 @@ def prepare_run(
         masks=held_out.train.masks,
     )
     plan = run_plan(settings, data, accelerator, emit)
-    networks = _prepare_networks(settings, bundle, accelerator, emit)
+    use = device_use(
+        settings,
+        accelerator.device,
+        num_shapes=len({(group.dataset, group.bucket) for group in data.groups}),
+        total_steps=plan.total_steps,
+        emit=emit,
+    )
+    networks = _prepare_networks(settings, bundle, accelerator, use, emit)
     facts = run_facts(config, data, networks, plan)
     if state is None:
         progress = first_place(settings, plan, emit)
@@ -250,6 +260,8 @@ def prepare_run(
         folder=cache_folder(config),
         emit=emit,
     )
+    if contexts is not None:
+        networks.park_text_encoder()
     source = latent_source(settings, latents, bundle, accelerator, emit)
     maker = build_batch_maker(settings, data, bundle, source, masks, plan, contexts)
     stepper = build_stepper(settings, networks)
@@ -357,7 +369,11 @@ def _load_model(settings: TrainingSettings) -> ModelBundle:
 
 
 def _prepare_networks(
-    settings: TrainingSettings, bundle: ModelBundle, accelerator: Accelerator, emit: Emit
+    settings: TrainingSettings,
+    bundle: ModelBundle,
+    accelerator: Accelerator,
+    use: DeviceUse,
+    emit: Emit,
 ) -> Networks:
     apply_attention(settings, bundle, accelerator, emit)
     return prepare_networks(
@@ -368,12 +384,13 @@ def _prepare_networks(
         learning_rate_te=settings.learning_rate_te,
         optimizer_type=settings.optimizer_type,
         optimizer_arguments=parse_arguments(settings.optimizer_args, where="optimizer_args"),
-        gradient_checkpointing=settings.gradient_checkpointing,
         clip_skip=settings.clip_skip,
         frozen_dtype=weight_dtype(accelerator.mixed_precision),
         emit=emit,
         wishes=rate_wishes(settings),
         precision=trained_precision(settings, accelerator, emit),
         average=average_wishes(settings),
+        chunks=chunk_wishes(settings),
+        use=use,
         seed=settings.seed or 0,
     )

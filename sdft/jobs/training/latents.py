@@ -194,6 +194,8 @@ def vae_encoder(
         vae = copy.deepcopy(bundle.vae)
         # diffusers' own `to` warns of every change of dtype, even of one that changes nothing.
         torch.nn.Module.to(vae, accelerator.device, to_dtype)
+        if accelerator.device.type == "cuda":
+            vae.to(memory_format=torch.channels_last)
         return vae
 
     def tell() -> None:

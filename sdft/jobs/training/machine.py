@@ -27,6 +27,7 @@ def build_accelerator(
     deterministic: bool,
     emit: Emit,
     own_scaler: bool = False,
+    tf32: bool | None = None,
 ) -> Accelerator:
     """Return accelerate's engine for this process.
 
@@ -51,6 +52,8 @@ def build_accelerator(
         )
     if deterministic:
         _make_deterministic()
+    if not on_cpu:
+        _set_tf32(tf32, deterministic=deterministic, emit=emit)
     handlers = [GradScalerKwargs(enabled=False)] if own_scaler else []
     accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=handlers)
     asked = int(os.environ.get("WORLD_SIZE", "1"))
@@ -67,6 +70,19 @@ def weight_dtype(mixed_precision: str) -> torch.dtype:
     import torch
 
     return {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[mixed_precision]
+
+
+def _set_tf32(wanted: bool | None, *, deterministic: bool, emit: Emit) -> None:
+    """Let an NVIDIA GPU use TF32, and look for the fastest convolutions, or not."""
+    import torch
+
+    tf32 = not deterministic if wanted is None else wanted
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = not deterministic
+    if wanted is None:
+        reason = "deterministic is set" if deterministic else "the GPU can, and it is much faster"
+        emit(SettingChosen(name="tf32", value=tf32, reason=reason))
 
 
 def _make_deterministic() -> None:

@@ -16,12 +16,16 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from sdft.events import Emit
+from sdft.jobs.training.chunking import ChunkWishes, chunked_optimizer, fused_backward
+from sdft.jobs.training.device_use import DeviceUse, use_device
 from sdft.jobs.training.groups import named_weights, parameter_groups
 from sdft.models.bundle import ModelBundle
+from sdft.models.compiling import uncompiled
 from sdft.models.text import encode_chunks, state_for, text_state_dict
 from sdft.models.text_weights import weighted_contexts
 from sdft.train.ema import MovingAverage, kept_aside
-from sdft.train.optim import build_optimizer, is_schedule_free
+from sdft.train.fused_backward import FusedBackward
+from sdft.train.optim import build_optimizer, is_schedule_free, lay_out_states
 from sdft.train.parts import RateWishes
 from sdft.train.rounding import StochasticRounding
 from sdft.train.scaler import LossScaler
@@ -65,6 +69,7 @@ class Networks:
     precision: TrainedPrecision = TrainedPrecision()
     scaler: LossScaler | None = None
     rounding: StochasticRounding | None = None
+    fused: FusedBackward | None = None
     average: MovingAverage | None = None
     wait_for_copies: list[Callable[[], None]] = field(default_factory=list)
     """Called before anything changes the weights: copies of them may still be under way."""
@@ -127,6 +132,22 @@ class Networks:
         else:
             yield
 
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Be ready to draw and to measure: the weights for it, a text encoder, nothing compiled."""
+        parked = next(self.plain_text_encoder.parameters()).device
+        self.plain_text_encoder.to(self.accelerator.device)
+        try:
+            with uncompiled(), self.evaluation_weights():
+                yield
+        finally:
+            self.plain_text_encoder.to(parked)
+
+    def park_text_encoder(self) -> None:
+        """Keep the text encoder in main memory while nothing reads words."""
+        if not self.trains_text:
+            self.plain_text_encoder.to("cpu")
+
     def _optimized_weights(self) -> AbstractContextManager[None]:
         """Let the optimizer reach the weights outside of its steps."""
         return nullcontext() if self.rounding is None else self.rounding.live()
@@ -157,6 +178,7 @@ class Networks:
 
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
+        lay_out_states(self.plain_optimizer)
         if self.scaler is not None:
             self.scaler.load_state_dict(state["own_scaler"])
         if self.rounding is not None:
@@ -167,6 +189,8 @@ class Networks:
 
 _NO_WISHES = RateWishes()
 _FLOAT32 = TrainedPrecision()
+_NO_CHUNKS = ChunkWishes()
+_PLAIN_USE = DeviceUse()
 
 
 def prepare_networks(
@@ -178,13 +202,14 @@ def prepare_networks(
     learning_rate_te: float | None,
     optimizer_type: str,
     optimizer_arguments: Mapping[str, Any],
-    gradient_checkpointing: bool,
     clip_skip: int | None,
     frozen_dtype: torch.dtype,
     emit: Emit,
     wishes: RateWishes = _NO_WISHES,
     precision: TrainedPrecision = _FLOAT32,
     average: AverageWishes | None = None,
+    chunks: ChunkWishes = _NO_CHUNKS,
+    use: DeviceUse = _PLAIN_USE,
     seed: int = 0,
 ) -> Networks:
     """Put the U-Net and the text encoder on the device and give them an optimizer.
@@ -213,18 +238,20 @@ def prepare_networks(
         emit=emit,
     )
     parameters = tuple(weight for group in groups for weight in group["params"])
-    if gradient_checkpointing:
-        unet.enable_gradient_checkpointing()
-        if train_text_encoder:
-            text_encoder.gradient_checkpointing_enable()
-    rounding = None
-    if precision.stochastic_rounding:
-        rounding = StochasticRounding(parameters, seed=seed)
-        groups = rounding.groups(groups)
-    optimizer = build_optimizer(
-        optimizer_type, groups, lr=learning_rate, arguments=optimizer_arguments, emit=emit
+    use_device(unet, text_encoder if train_text_encoder else None, use)
+    optimizer, rounding, fused = _optimizer(
+        optimizer_type,
+        groups,
+        parameters,
+        lr=learning_rate,
+        arguments=optimizer_arguments,
+        stochastic_rounding=precision.stochastic_rounding,
+        chunks=chunks,
+        seed=seed,
+        emit=emit,
     )
     trained: Sequence[Module] = (unet, text_encoder) if train_text_encoder else (unet,)
+    # One in chunks is no optimizer of torch's, and passes through as it is.
     *prepared, optimizer = accelerator.prepare(*trained, optimizer)
     live_text_encoder = prepared[1] if train_text_encoder else text_encoder
     return Networks(
@@ -241,8 +268,40 @@ def prepare_networks(
         precision=precision,
         scaler=LossScaler() if precision.scales_loss else None,
         rounding=rounding,
+        fused=fused,
         average=_average(average, unet, text_encoder if train_text_encoder else None, accelerator),
     )
+
+
+def _optimizer(
+    name: str,
+    groups: list[dict[str, Any]],
+    parameters: Sequence[Parameter],
+    *,
+    lr: float,
+    arguments: Mapping[str, Any],
+    stochastic_rounding: bool,
+    chunks: ChunkWishes,
+    seed: int,
+    emit: Emit,
+) -> tuple[Any, StochasticRounding | None, FusedBackward | None]:
+    """Return the optimizer, and what rounds its updates or steps it in the backward pass."""
+    if chunks.any:
+        chunked = chunked_optimizer(
+            name,
+            groups,
+            lr=lr,
+            arguments=arguments,
+            wishes=chunks,
+            rounding_seed=seed if stochastic_rounding else None,
+            emit=emit,
+        )
+        return chunked, None, fused_backward(chunked, chunks, emit)
+    rounding = None
+    if stochastic_rounding:
+        rounding = StochasticRounding(parameters, seed=seed)
+        groups = rounding.groups(groups)
+    return build_optimizer(name, groups, lr=lr, arguments=arguments, emit=emit), rounding, None
 
 
 def _average(

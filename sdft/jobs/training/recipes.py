@@ -8,6 +8,7 @@ from sdft.config.training import TrainingSettings
 from sdft.formats.caption_reader import CaptionReader
 from sdft.formats.clip_tokens import ClipTokenizer
 from sdft.jobs.training.data import TrainingData
+from sdft.jobs.training.device_use import saved_tensors
 from sdft.jobs.training.masks import CachedMasks
 from sdft.jobs.training.networks import Networks
 from sdft.models.bundle import ModelBundle
@@ -100,6 +101,8 @@ def build_stepper(settings: TrainingSettings, networks: Networks) -> Stepper:
         looks_first=settings.on_bad_step == "skip",
         scaler=networks.scaler,
         rounding=networks.rounding,
+        fused=networks.fused,
+        saved_tensors=saved_tensors(settings, networks.accelerator.device),
         average=networks.average,
     )
 

@@ -157,7 +157,7 @@ class _Builder:
             name=self.run.path.stem,
             accelerator=self.networks.accelerator,
             emit=self.emit,
-            weights=self.networks.evaluation_weights,
+            weights=self.networks.drawing,
         )
 
     def validating(self, held_out: HeldOut) -> Validating | None:
@@ -176,7 +176,7 @@ class _Builder:
             train=train,
             losses_of=self._losses_of(),
             modules=self._modules(),
-            weights=self.networks.evaluation_weights,
+            weights=self.networks.drawing,
             record=self.run.path / VALIDATION_RECORD,
             identity=_identity(measured, train),
             save_best=self._save_best,

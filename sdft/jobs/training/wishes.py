@@ -7,6 +7,7 @@ from accelerate import Accelerator
 
 from sdft.config.training import TrainingSettings
 from sdft.events import Emit, Notice, SettingChosen
+from sdft.jobs.training.chunking import ChunkWishes
 from sdft.jobs.training.networks import AverageWishes, TrainedPrecision
 from sdft.models.attention import choose_attention, set_attention
 from sdft.models.bundle import ModelBundle
@@ -28,6 +29,15 @@ def average_wishes(settings: TrainingSettings) -> AverageWishes | None:
     if not settings.ema:
         return None
     return AverageWishes(decay=settings.ema_decay, on_cpu=settings.ema_device == "cpu")
+
+
+def chunk_wishes(settings: TrainingSettings) -> ChunkWishes:
+    """Return how the optimizer's memory is kept small."""
+    return ChunkWishes(
+        fused_backward=settings.fused_backward_pass,
+        states_on_cpu=settings.optimizer_states_on_cpu,
+        max_grad_norm=settings.max_grad_norm,
+    )
 
 
 def trained_precision(

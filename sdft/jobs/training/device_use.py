@@ -1,0 +1,102 @@
+"""How a run uses its device: memory format, what is computed twice, what is compiled.
+
+In: settings, and the U-Net on its device. Out: the U-Net as it is trained; what cannot be had is
+said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from sdft.config.training import TrainingSettings
+from sdft.events import Emit, Notice, SettingChosen
+from sdft.models.checkpointing import checkpoint_blocks
+from sdft.models.compiling import CompileWishes, compile_unet, why_not_compiled
+
+WORTH_IT_STEPS = 1000
+"""Compiling one shape takes a minute or two, and saves some tenths of a second a step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceUse:
+    """Trades of memory for time, and what suits the device."""
+
+    gradient_checkpointing: bool = False
+    checkpoint_blocks: tuple[str, ...] = ()
+    """Of the U-Net; all where none is named."""
+    channels_last: bool = False
+    compile: CompileWishes | None = None
+
+
+def device_use(
+    settings: TrainingSettings,
+    device: torch.device,
+    *,
+    num_shapes: int,
+    total_steps: int,
+    emit: Emit,
+) -> DeviceUse:
+    """Return what the settings ask for, as far as the device can do it."""
+    on_gpu = device.type == "cuda"
+    return DeviceUse(
+        gradient_checkpointing=settings.gradient_checkpointing,
+        checkpoint_blocks=settings.checkpoint_blocks,
+        channels_last=on_gpu if settings.channels_last is None else settings.channels_last,
+        compile=_compile_wishes(settings, device, num_shapes, total_steps, emit),
+    )
+
+
+def _compile_wishes(
+    settings: TrainingSettings, device: torch.device, num_shapes: int, total_steps: int, emit: Emit
+) -> CompileWishes | None:
+    if not settings.torch_compile:
+        return None
+    missing = why_not_compiled(device, settings.dynamo_backend)
+    if missing:
+        emit(SettingChosen(name="torch_compile", value=False, reason=missing))
+        return None
+    severity, hint = "info", ""
+    if total_steps < WORTH_IT_STEPS * num_shapes:
+        severity, hint = "warning", "; so short a run may take longer than without torch_compile"
+    message = (
+        f"the U-Net is compiled for {num_shapes} resolutions, each at its first step: a minute or"
+        f" two each time{hint}"
+    )
+    emit(Notice(severity=severity, topic="compile", message=message))
+    return CompileWishes(
+        scope=settings.compile_scope,
+        backend=settings.dynamo_backend,
+        mode=settings.compile_mode,
+        # A batch of each resolution may be partial.
+        num_shapes=2 * num_shapes,
+    )
+
+
+def use_device(unet: Any, text_encoder: Any | None, wishes: DeviceUse) -> None:
+    """Change the networks in place; `text_encoder` is none where it is not trained.
+
+    Raises: ConfigError for a block that is not there.
+    """
+    if wishes.channels_last:
+        unet.to(memory_format=torch.channels_last)
+    if wishes.gradient_checkpointing or wishes.checkpoint_blocks:
+        checkpoint_blocks(unet, wishes.checkpoint_blocks)
+        if text_encoder is not None:
+            text_encoder.gradient_checkpointing_enable()
+    if wishes.compile is not None:
+        compile_unet(unet, wishes.compile)
+
+
+def saved_tensors(
+    settings: TrainingSettings, device: torch.device
+) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what surrounds the forward pass: where it keeps tensors for the backward pass."""
+    if settings.cpu_offload_checkpointing and device.type == "cuda":
+        return partial(torch.autograd.graph.save_on_cpu, pin_memory=True)
+    return nullcontext
