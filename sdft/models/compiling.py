@@ -7,6 +7,7 @@ new shape. Pictures and validation run uncompiled, since each would be a further
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def why_not_compiled(device: torch.device, backend: str) -> str:
 def compile_unet(unet: UNet2DConditionModel, wishes: CompileWishes) -> None:
     """Let the U-Net be compiled at its first call with each shape."""
     limit = wishes.num_shapes * (1 if wishes.scope == WHOLE else SHAPES_OF_BLOCKS) + 8
+    # diffusers asks for torch's version within its blocks; of that torch warns, once a place.
+    warnings.filterwarnings("ignore", message="Dynamo detected a call to a `functools.lru_cache`")
     config = torch._dynamo.config
     # Past the limit torch would go on uncompiled without a word.
     config.recompile_limit = max(config.recompile_limit, limit)

@@ -92,7 +92,7 @@ class ModelSource:
 
     def config(self, part: str, family: Family) -> Config:
         """Return a network's `config.json`: its sizes, and what only its folder knew."""
-        config = _config_from_sizes(part, self.sizes(part), family)
+        config = config_from_sizes(part, self.sizes(part), family)
         given = self.given_configs.get(part, {})
         kept = {key: given[key] for key in _KEPT_SETTINGS[part] if given.get(key) is not None}
         return config | kept
@@ -143,7 +143,8 @@ class VaeSource:
     config: Config | None = None
 
 
-def _config_from_sizes(part: str, sizes: Any, family: Family) -> Config:
+def config_from_sizes(part: str, sizes: Any, family: Family) -> Config:
+    """Return the config.json of a network (`unet`, `vae` or `text_encoder`) of these sizes."""
     if part == "unet":
         return unet_config(
             widths=sizes.widths,

@@ -14,12 +14,10 @@ from sdft.export.single_file import write_single_file
 from sdft.formats.lazy import BLOCK_BYTES, LazyTensor
 from sdft.formats.tensor_info import DTYPE_BYTES
 from sdft.models.family import FAMILIES, Family
-from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
+from sdft.models.published import published_sizes
 
 Tensors = dict[str, LazyTensor]
 Weights = dict[str, Tensors]
-
-PUBLISHED_VAE = VaeSizes(widths=(128, 256, 512, 512), layers_per_block=2, latent_channels=4)
 
 
 class RandomTensors:
@@ -44,29 +42,6 @@ def hash_of(name: str) -> int:
     return int.from_bytes(name.encode()[-8:], "little")
 
 
-def published_sizes(family: str) -> dict[str, UNetSizes | VaeSizes | TextSizes]:
-    is_sd1 = family == "sd1"
-    return {
-        "unet": UNetSizes(
-            widths=(320, 640, 1280, 1280),
-            layers_per_block=2,
-            has_attention=(True, True, True, False),
-            context_width=768 if is_sd1 else 1024,
-            linear_projection=not is_sd1,
-            in_channels=4,
-            out_channels=4,
-        ),
-        "vae": PUBLISHED_VAE,
-        "text_encoder": TextSizes(
-            width=768 if is_sd1 else 1024,
-            mlp_width=3072 if is_sd1 else 4096,
-            num_layers=12 if is_sd1 else 23,
-            vocabulary_size=49408,
-            positions=77,
-        ),
-    }
-
-
 def _random_extras(weights: Weights, family: Family, source: RandomTensors) -> Tensors:
     """What an SD 2.x file has beside the networks, with numbers that nobody could make up."""
     marks = (".resblocks.23.", ".text_projection", ".logit_scale")
@@ -80,12 +55,14 @@ def _random_extras(weights: Weights, family: Family, source: RandomTensors) -> T
 def write_random_model(path: Path, *, family: str, dtype: str = "F32", form: str) -> int:
     """Write a full-size single file; return its size in bytes."""
     source = RandomTensors(dtype)
+    sizes_of = published_sizes(family)
+    parts = {"unet": sizes_of.unet, "vae": sizes_of.vae, "text_encoder": sizes_of.text_encoder}
     weights = {
         part: {
             name: LazyTensor.of(source, name, dtype, shape)
             for name, shape in sizes.tensors().items()
         }
-        for part, sizes in published_sizes(family).items()
+        for part, sizes in parts.items()
     }
     row = FAMILIES[family]
     prediction = "v" if row.prediction_type == "v_prediction" else "epsilon"

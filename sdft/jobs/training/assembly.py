@@ -29,14 +29,15 @@ from sdft.jobs.sources import (
 )
 from sdft.jobs.training.contexts import cached_contexts
 from sdft.jobs.training.data import TrainingData, training_data
-from sdft.jobs.training.device_use import DeviceUse, device_use
+from sdft.jobs.training.device_use import device_use
 from sdft.jobs.training.held_out import Chosen, hold_out
 from sdft.jobs.training.item_record import changes_since, write_items
 from sdft.jobs.training.keeping import Keeper
 from sdft.jobs.training.latents import cached_latents, latent_source
-from sdft.jobs.training.machine import build_accelerator, weight_dtype
+from sdft.jobs.training.loading import load_model, networks_of
+from sdft.jobs.training.machine import build_accelerator
 from sdft.jobs.training.masks import cached_masks
-from sdft.jobs.training.networks import Networks, prepare_networks
+from sdft.jobs.training.networks import Networks
 from sdft.jobs.training.recipes import build_batch_maker, build_lr_factor, build_stepper
 from sdft.jobs.training.resuming import require_same
 from sdft.jobs.training.safekeeping import (
@@ -50,21 +51,12 @@ from sdft.jobs.training.starting import first_place
 from sdft.jobs.training.steering import build_actions
 from sdft.jobs.training.stopping import ASKED, StopRequest
 from sdft.jobs.training.watching import OVERLAP_RECORD, Watch, build_watch, is_finished
-from sdft.jobs.training.wishes import (
-    apply_attention,
-    average_wishes,
-    chunk_wishes,
-    rate_wishes,
-    trained_precision,
-)
-from sdft.models.bundle import ModelBundle, load_bundle
 from sdft.rundir import RunDir
 from sdft.train.batch import BatchMaker
 from sdft.train.guard import first_bad_weight
 from sdft.train.loop import BetweenSteps, RunPlan, train
 from sdft.train.lr import Factor
 from sdft.train.meter import Meter
-from sdft.train.optim import parse_arguments
 from sdft.train.remarks import RemarkTeller
 from sdft.train.sampler import Order
 from sdft.train.spill import SpillWatch
@@ -177,7 +169,7 @@ def prepare_run(
         emit=emit,
     )
     dataset = plan_dataset(config, emit=emit)
-    bundle = _load_model(settings)
+    bundle = load_model(settings)
     latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit)
     placements = dataset.plan.placements
     masks = cached_masks(config, placements, latents.keys, folder=cache_folder(config), emit=emit)
@@ -210,7 +202,7 @@ def prepare_run(
         total_steps=plan.total_steps,
         emit=emit,
     )
-    networks = _prepare_networks(settings, bundle, accelerator, use, emit)
+    networks = networks_of(settings, bundle, accelerator, use, emit)
     facts = run_facts(config, data, networks, plan)
     if state is None:
         progress = first_place(settings, plan, emit)
@@ -356,41 +348,3 @@ def _tell_of_order(order: Order, data: TrainingData, batches_a_step: int, emit: 
             f" images of {order.never_used()} buckets are never trained on"
         )
         emit(Notice(severity="warning", topic="steps", message=message))
-
-
-def _load_model(settings: TrainingSettings) -> ModelBundle:
-    assert settings.pretrained_model_name_or_path is not None, "the check of the settings asks"
-    return load_bundle(
-        settings.pretrained_model_name_or_path,
-        vae_path=settings.vae,
-        v2=settings.v2,
-        v_parameterization=settings.v_parameterization,
-    )
-
-
-def _prepare_networks(
-    settings: TrainingSettings,
-    bundle: ModelBundle,
-    accelerator: Accelerator,
-    use: DeviceUse,
-    emit: Emit,
-) -> Networks:
-    apply_attention(settings, bundle, accelerator, emit)
-    return prepare_networks(
-        bundle,
-        accelerator,
-        train_text_encoder=settings.train_text_encoder,
-        learning_rate=settings.learning_rate,
-        learning_rate_te=settings.learning_rate_te,
-        optimizer_type=settings.optimizer_type,
-        optimizer_arguments=parse_arguments(settings.optimizer_args, where="optimizer_args"),
-        clip_skip=settings.clip_skip,
-        frozen_dtype=weight_dtype(accelerator.mixed_precision),
-        emit=emit,
-        wishes=rate_wishes(settings),
-        precision=trained_precision(settings, accelerator, emit),
-        average=average_wishes(settings),
-        chunks=chunk_wishes(settings),
-        use=use,
-        seed=settings.seed or 0,
-    )

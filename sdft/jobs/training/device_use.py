@@ -88,7 +88,9 @@ def use_device(unet: Any, text_encoder: Any | None, wishes: DeviceUse) -> None:
     if wishes.gradient_checkpointing or wishes.checkpoint_blocks:
         checkpoint_blocks(unet, wishes.checkpoint_blocks)
         if text_encoder is not None:
-            text_encoder.gradient_checkpointing_enable()
+            # transformers renamed it within version 5.
+            enable = getattr(text_encoder, "activation_checkpointing_enable", None)
+            (enable or text_encoder.gradient_checkpointing_enable)()
     if wishes.compile is not None:
         compile_unet(unet, wishes.compile)
 

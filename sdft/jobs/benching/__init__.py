@@ -1,0 +1,1 @@
+"""What `sdft bench` and the measurements on a GPU share. Brings torch."""
