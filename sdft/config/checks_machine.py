@@ -20,6 +20,12 @@ def problems_of_memory(t: TrainingSettings, origins: Origins) -> Iterator[Proble
     if asked and t.optimizer_type.lower().startswith(_LOOK_AT_ALL_WEIGHTS):
         what = f"{t.optimizer_type} looks at all weights at once; {asked[0]} changes them in parts"
         yield Problem(what, place(origins, asked[0], "optimizer_type"), _PART_BY_PART)
+    if t.optimizer_states_on_cpu and t.optimizer_type.lower().startswith("paged"):
+        yield Problem(
+            f"{t.optimizer_type} moves its state by itself, and so does optimizer_states_on_cpu",
+            place(origins, "optimizer_states_on_cpu", "optimizer_type"),
+            f"use {t.optimizer_type[len('Paged') :]}, or remove optimizer_states_on_cpu",
+        )
     if not t.fused_backward_pass:
         return
 

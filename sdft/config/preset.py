@@ -12,7 +12,9 @@ from typing import Literal, get_args
 
 from sdft.config.document import Document, read_document
 
-PresetName = Literal["sd15-12gb", "sd15-6gb", "sd2-12gb", "small-dataset", "large-dataset"]
+PresetName = Literal[
+    "sd15-12gb", "sd15-6gb", "sd2-12gb", "sd2-8gb", "small-dataset", "large-dataset"
+]
 
 PRESETS: tuple[str, ...] = get_args(PresetName)
 

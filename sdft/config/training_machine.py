@@ -24,7 +24,6 @@ class MachineSettings(
         False,
         help="Keep the optimizer's state in main memory, copied to the GPU part by part.",
         group="memory",
-        decides=False,
     )
     checkpoint_blocks: NamePatterns = setting(
         (),

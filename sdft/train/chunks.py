@@ -106,7 +106,7 @@ class ChunkedOptimizer:
     def step(self) -> None:
         """Step every chunk that has gradients, and use them up."""
         for chunk in self.chunks:
-            self.step_chunk(chunk, max_norm=0.0)
+            self.step_chunk(chunk)
         self.finish()
 
     def finish(self) -> None:
@@ -114,17 +114,17 @@ class ChunkedOptimizer:
         self.num_steps += 1
 
     @torch.no_grad()
-    def step_chunk(self, chunk: Chunk, *, max_norm: float) -> None:
+    def step_chunk(self, chunk: Chunk, *, max_norm: float | None = None) -> None:
         """Step the weights of one chunk and use their gradients up.
 
-        `max_norm` bounds the norm of each weight's gradient on its own; 0 does not.
+        `max_norm` asks for the norm of each weight's gradient, and bounds it; 0 does not bound.
         """
         with_gradient = [one.grad is not None for one in chunk.weights]
         if not any(with_gradient):
             return
         assert all(with_gradient), "a chunk of which some weights got no gradient"
         gradients = [one.grad for one in chunk.weights if one.grad is not None]
-        if max_norm > 0:
+        if max_norm is not None:
             chunk.squared_norms = _clip_each(gradients, max_norm)
         values_N, values = self._flat(chunk, chunk.weights)
         gradients_N, flat_gradients = self._flat(chunk, gradients)
@@ -153,12 +153,16 @@ class ChunkedOptimizer:
         return {"chunks": states, "num_steps": self.num_steps}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        assert len(state["chunks"]) == len(self.chunks), "the state of other weights"
+        """Go on from what `state_dict` gave.
+
+        Raises: ValueError or KeyError for the state of other weights or of no chunks.
+        """
         for chunk, one in zip(self.chunks, state["chunks"], strict=True):
             chunk.optimizer.load_state_dict(one)
+            if self._host is not None:
+                # One after the other: the device may have no room for all of them.
+                self._host.take_over(chunk.number)
         self.num_steps = int(state["num_steps"])
-        if self._host is not None:
-            self._host.take_over()
 
     def _flat(self, chunk: Chunk, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return float32 copies in one tensor, and the view of it that each one is.
@@ -204,11 +208,12 @@ def step_without_waiting(optimizer: Any) -> None:
 
 
 def _clip_each(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
-    """Bound the norm of each gradient in place; return the squared norms before."""
+    """Bound the norm of each gradient in place, if not by 0; return the squared norms before."""
     norms = list(torch._foreach_norm(gradients, 2, torch.float32))
-    # The small number is that of torch.nn.utils.clip_grad_norm_.
-    factors_W = (max_norm / (torch.stack(norms) + 1e-6)).clamp_(max=1.0)
-    torch._foreach_mul_(gradients, list(factors_W.to(gradients[0].dtype).unbind()))
+    if max_norm > 0:
+        # The small number is that of torch.nn.utils.clip_grad_norm_.
+        factors_W = (max_norm / (torch.stack(norms) + 1e-6)).clamp_(max=1.0)
+        torch._foreach_mul_(gradients, list(factors_W.to(gradients[0].dtype).unbind()))
     return list(torch._foreach_mul(norms, norms))
 
 

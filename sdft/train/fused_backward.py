@@ -33,7 +33,8 @@ class FusedBackward:
     def finish(self) -> Tensor | None:
         """End a step; return the norm of the whole gradient before clipping, None without any.
 
-        Does not wait for the device.
+        It is known without any clipping too: a gradient that is no number has to be seen, and the
+        gradients are gone. Does not wait for the device.
         """
         late = [chunk for chunk in self.optimizer.chunks if chunk.num_ready]
         assert not late, "some weights of a chunk got no gradient"

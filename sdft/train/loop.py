@@ -111,10 +111,13 @@ def _use_less_memory(
     if not is_out_of_memory(error):
         raise error
     sizes = tuple(meter.micro_batches or plan.batch_size)
-    # Several processes would have to agree on it while one of them hangs in the failed step.
-    fewer = smaller(sizes, step.dataset) if plan.num_processes == 1 else None
+    # Several processes would have to agree on it while one of them hangs in the failed step, and
+    # where the backward pass changes the weights there is only one of it in a step.
+    can_cut = plan.num_processes == 1 and stepper.fused is None
+    fewer = smaller(sizes, step.dataset) if can_cut else None
     if fewer is None or meter.was_cut_at_this_step:
-        raise stepper.memory_fault(step.bucket, sizes[step.dataset]) from error
+        where = f"bucket {step.bucket[0]}x{step.bucket[1]}"
+        raise stepper.memory_fault(where, sizes[step.dataset]) from error
     free_what_is_left(stepper.optimizer)
     meter.use_micro_batches(fewer)
 

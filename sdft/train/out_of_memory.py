@@ -51,8 +51,12 @@ def memory_fault(
     optimizer_state: Mapping[str, Any],
     micro_batch: int,
     device: torch.device,
+    holds_gradients: bool = True,
 ) -> EnvironmentFault:
-    """Return the error that says what takes the memory and what would free how much."""
+    """Return the error that says what takes the memory and what would free how much.
+
+    `holds_gradients` says that those of all weights exist at once.
+    """
     weights = sum(one.numel() * one.element_size() for one in parameters)
     count = sum(one.numel() for one in parameters)
     state = tensor_bytes(optimizer_state)
@@ -62,19 +66,23 @@ def memory_fault(
         advice.append(f"optimizer_type AdamW8bit frees {freed}")
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device)
-        rest = max(peak - 2 * weights - state, 0)
+        rest = max(peak - (2 if holds_gradients else 1) * weights - state, 0)
         advice.append(
             f"gradient_checkpointing frees most of the {format_bytes(rest)} that a pass over"
             f" {micro_batch} images takes besides; so does a smaller resolution"
         )
         if weights == 4 * count:
-            advice.append(f"full_bf16 frees {format_bytes(4 * count)} of weights and gradients")
-    if micro_batch > 1:
+            freed = format_bytes((4 if holds_gradients else 2) * count)
+            advice.append(f"full_bf16 frees {freed} of weights and gradients")
+    if micro_batch > 1 and holds_gradients:
         advice.append("a smaller train_batch_size with more gradient_accumulation_steps")
+    elif micro_batch > 1:
+        advice.append("a smaller train_batch_size")
     advice.append("cache_latents, and a frozen text encoder, if they are not set yet")
     return EnvironmentFault(
-        what=f"no room on {device}: weights take {format_bytes(weights)}, their gradients as"
-        f" much, the optimizer's state {format_bytes(state)}",
+        what=f"no room on {device}: weights take {format_bytes(weights)},"
+        f"{' their gradients as much,' if holds_gradients else ''}"
+        f" the optimizer's state {format_bytes(state)}",
         where=where,
         fix="; ".join(advice),
     )

@@ -22,14 +22,15 @@ from sdft.streams import seed64
 _LOW_BITS = 16
 """What float32 has behind bfloat16's bits."""
 
-ELEMENTS_AT_ONCE = 1 << 26
-"""Weights that are float32 at one time: 256 MiB, and as much for their gradients."""
+ELEMENTS_AT_ONCE = 1 << 25
+"""Weights that are float32 at one time: 128 MiB, and as much for their gradients and the noise.
+How many there are changes no bit: the draws follow the order of the weights."""
 
 
 def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
     """Return float32 values as bfloat16, each one of its two neighbours, right on average.
 
-    A value that bfloat16 holds exactly stays. Values have to be finite.
+    A value that bfloat16 holds exactly stays, and what is no number stays none.
     """
     assert values.dtype == torch.float32
     noise = torch.randint(
@@ -40,6 +41,8 @@ def round_stochastically(values: Tensor, generator: torch.Generator) -> Tensor:
         device=values.device,
         dtype=torch.int32,
     )
+    # A GPU's NaN has all bits set: adding anything would make it a zero.
+    noise.masked_fill_(~torch.isfinite(values), 0)
     bits = noise.add_(values.contiguous().view(torch.int32))
     return bits.bitwise_and_(-(1 << _LOW_BITS)).view(torch.float32).to(torch.bfloat16)
 

@@ -58,12 +58,13 @@ class HostStates:
                 state.record_stream(stream)
                 self._put(number, place, host)
 
-    def take_over(self) -> None:
-        """Move the states that were loaded just now to main memory."""
-        self._host = [{} for _ in self._optimizers]
-        self._coming.clear()
-        for number in range(len(self._optimizers)):
-            self.take_back(number)
+    def take_over(self, number: int) -> None:
+        """Move the states of a chunk that were loaded just now to main memory."""
+        # What was on its way to the device belongs to the states before.
+        self.wait()
+        self._coming.pop(number, None)
+        self._host[number] = {}
+        self.take_back(number)
         self.wait()
 
     def wait(self) -> None:

@@ -72,7 +72,8 @@ class StepOutcome:
     loss: Tensor
     """Sum of the items' losses; a scalar."""
     grad_norm: Tensor | None
-    """Of the whole gradient before clipping; none where clipping is off."""
+    """Of the whole gradient before clipping; none where clipping is off, unless the weights were
+    changed in the backward pass."""
     num_items: int
     losses_finite: Tensor | None = None
     """Of each item; shape [N]."""
@@ -159,27 +160,31 @@ class Stepper:
             self.accelerator.backward(self.scaler.scaled(loss) if self.scaler else loss)
             return
         self.before_change()
-        with self._no_second_try(num_items):
+        with self._no_second_try(num_items, where="the backward pass"):
             self.accelerator.backward(loss)
 
     @contextlib.contextmanager
-    def _no_second_try(self, num_items: int) -> Iterator[None]:
+    def _no_second_try(
+        self, num_items: int, *, where: str = "the optimizer's step"
+    ) -> Iterator[None]:
         """Where memory runs out here, some weights may be changed already: the run ends."""
         try:
             yield
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise self.memory_fault(None, num_items) from error
+            raise self.memory_fault(where, num_items) from error
 
-    def memory_fault(self, bucket: tuple[int, int] | None, micro_batch: int) -> EnvironmentFault:
+    def memory_fault(self, where: str, micro_batch: int) -> EnvironmentFault:
         """Return the error that says what would free memory."""
         return memory_fault(
-            where="the optimizer's step" if bucket is None else f"bucket {bucket[0]}x{bucket[1]}",
+            where=where,
             parameters=self.parameters,
-            optimizer_state=self.optimizer.state_dict(),
+            # Not its `state_dict`, which holds what lies in main memory too.
+            optimizer_state=self.optimizer.state,
             micro_batch=micro_batch,
             device=self.accelerator.device,
+            holds_gradients=self.fused is None,
         )
 
     def _contexts(self, batch: Batch) -> Tensor:

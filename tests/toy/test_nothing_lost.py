@@ -61,10 +61,33 @@ def messages(run, topic):
         ({"optimizer_type": "DAdaptAdam", "learning_rate": 1.0, **CONSTANT}, 2),
         ({"optimizer_type": "Prodigy", "learning_rate": 1.0, **CONSTANT}, 2),
         ({"mixed_precision": "bf16", "full_bf16": True, "save_precision": "float"}, 2),
+        (
+            {
+                "fused_backward_pass": True,
+                "optimizer_states_on_cpu": True,
+                "optimizer_type": "AdamW8bit",
+                "mixed_precision": "bf16",
+                "full_bf16": True,
+                "gradient_checkpointing": True,
+                "train_text_encoder": True,
+                "max_token_length": 150,
+                "clip_skip": 2,
+                "ema": True,
+            },
+            2,
+        ),
         # At the border of two epochs, with words that are drawn anew on each use.
         ({"shuffle_caption": True, "caption_dropout_rate": 0.3, "flip_aug": True}, 5),
     ],
-    ids=["ema", "schedule-free", "d-adaptation", "prodigy", "bf16 with rounding", "border"],
+    ids=[
+        "ema",
+        "schedule-free",
+        "d-adaptation",
+        "prodigy",
+        "bf16 with rounding",
+        "low memory",
+        "border",
+    ],
 )
 def test_a_resumed_run_is_exact(toy, settings, stop):
     steps = stop + 2
@@ -232,6 +255,37 @@ def test_out_of_memory_twice_in_one_step_says_what_would_help(toy, monkeypatch):
     assert isinstance(run.error, EnvironmentFault)
     assert "no room on cpu: weights take" in str(run.error)
     assert "gradient_accumulation_steps" in str(run.error)
+
+
+def test_a_backward_pass_that_changes_weights_is_not_cut_into_parts(toy, monkeypatch):
+    real = Objective.losses
+
+    def losses(self, unet, batch, contexts):
+        if len(batch) > 2:
+            raise torch.OutOfMemoryError("no room")
+        return real(self, unet, batch, contexts)
+
+    monkeypatch.setattr(Objective, "losses", losses)
+    run = toy(max_train_steps=4, fused_backward_pass=True, **CONSTANT)
+    assert isinstance(run.error, EnvironmentFault)
+    assert "their gradients as much" not in str(run.error)
+    assert "a smaller train_batch_size" in str(run.error)
+    assert "gradient_accumulation_steps" not in str(run.error)
+
+
+def test_a_bad_step_of_a_fused_backward_pass_ends_the_run_and_no_state_holds_it(toy, monkeypatch):
+    settings = {"fused_backward_pass": True, "rolling_state_steps": 1, **CONSTANT}
+    with monkeypatch.context() as patch:
+        broken_loss(patch, lambda count: count == 3)
+        run = toy(max_train_steps=4, **settings)
+    assert isinstance(run.error, DataError)
+    assert "step 3 cannot be used: the loss is no number for " in str(run.error)
+    (stopped,) = run.of(RunStopped)
+    assert (stopped.step, stopped.resumable) == (3, True)
+    whole = toy("whole", max_train_steps=4, **settings)
+    rest = toy(max_train_steps=4, resume="auto", **settings)
+    assert sorted(rest.losses) == [3, 4]
+    assert_same_weights(whole.result.checkpoint, rest.result.checkpoint)
 
 
 def test_the_disk_fills_while_a_state_is_written_and_the_one_before_it_stays(

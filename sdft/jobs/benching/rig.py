@@ -15,6 +15,7 @@ from sdft.jobs.training.loading import networks_of
 from sdft.jobs.training.machine import build_accelerator
 from sdft.jobs.training.networks import Networks
 from sdft.jobs.training.recipes import build_stepper
+from sdft.jobs.training.wishes import scales_loss
 from sdft.models.bundle import ModelBundle
 from sdft.train.step import Stepper
 
@@ -44,7 +45,7 @@ def build_rig(bundle: ModelBundle, settings: TrainingSettings, *, emit: Emit = i
         device=settings.device,
         mixed_precision=settings.mixed_precision,
         deterministic=settings.deterministic,
-        own_scaler=settings.full_fp16,
+        own_scaler=scales_loss(settings),
         tf32=settings.tf32,
         emit=emit,
     )

@@ -51,6 +51,7 @@ from sdft.jobs.training.starting import first_place
 from sdft.jobs.training.steering import build_actions
 from sdft.jobs.training.stopping import ASKED, StopRequest
 from sdft.jobs.training.watching import OVERLAP_RECORD, Watch, build_watch, is_finished
+from sdft.jobs.training.wishes import scales_loss
 from sdft.rundir import RunDir
 from sdft.train.batch import BatchMaker
 from sdft.train.guard import first_bad_weight
@@ -164,7 +165,7 @@ def prepare_run(
         device=settings.device,
         mixed_precision=settings.mixed_precision,
         deterministic=settings.deterministic,
-        own_scaler=settings.full_fp16,
+        own_scaler=scales_loss(settings),
         tf32=settings.tf32,
         emit=emit,
     )

@@ -40,7 +40,7 @@ class TrainedPrecision:
     stochastic_rounding: bool = False
     """For bfloat16 weights."""
     scales_loss: bool = False
-    """For fp16 weights: accelerate's own scaler refuses their gradients."""
+    """Here, not by accelerate; for gradients in fp16, or an optimizer that steps part by part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

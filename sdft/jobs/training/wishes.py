@@ -40,6 +40,16 @@ def chunk_wishes(settings: TrainingSettings) -> ChunkWishes:
     )
 
 
+def scales_loss(settings: TrainingSettings) -> bool:
+    """Tell whether the loss is scaled here and not by accelerate.
+
+    Its scaler refuses gradients in fp16, and knows only optimizers of torch's kind, not those that
+    step part by part.
+    """
+    in_parts = settings.optimizer_states_on_cpu and settings.mixed_precision == "fp16"
+    return settings.full_fp16 or in_parts
+
+
 def trained_precision(
     settings: TrainingSettings, accelerator: Accelerator, emit: Emit
 ) -> TrainedPrecision:
@@ -53,7 +63,9 @@ def trained_precision(
         emit(SettingChosen(name="full_fp16", value=False, reason=reason))
     elif settings.full_fp16:
         return TrainedPrecision(weights=torch.float16, scales_loss=True)
-    return TrainedPrecision()
+    return TrainedPrecision(
+        scales_loss=scales_loss(settings) and accelerator.mixed_precision == "fp16"
+    )
 
 
 def apply_attention(

@@ -211,6 +211,11 @@ class TestStochasticRounding:
         exact = torch.randn(1000).to(torch.bfloat16).float()
         again = round_stochastically(exact, torch.Generator().manual_seed(2))
         assert torch.equal(again.float(), exact)
+        broken = torch.tensor([-1, 0x7FFFFFFF, 0x7FC00000, 0x7F800000], dtype=torch.int32)
+        # A GPU writes the first or the second, with all bits set, where a figure is no number.
+        kept = round_stochastically(broken.view(torch.float32), torch.Generator().manual_seed(2))
+        assert kept[:3].isnan().all()
+        assert kept[3].isinf()
         negative = round_stochastically(
             torch.full((9,), -1.001), torch.Generator().manual_seed(3)
         ).float()

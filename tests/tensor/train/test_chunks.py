@@ -14,7 +14,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from sdft.errors import ConfigError
 from sdft.events import ignore
 from sdft.jobs.training.chunking import ChunkWishes
-from sdft.jobs.training.networks import TrainedPrecision, prepare_networks
+from sdft.jobs.training.networks import AverageWishes, TrainedPrecision, prepare_networks
 from sdft.models.bundle import load_bundle
 from sdft.train import chunks as chunks_file
 from sdft.train.objective import EPSILON, LossRecipe
@@ -51,7 +51,9 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(chunks_file, "CHUNK_ELEMENTS", SMALL_CHUNK)
 
 
-def stepper_of(bundle, *, optimizer="AdamW", chunks=FUSED, precision=None, clip=0.0, **arguments):
+def stepper_of(
+    bundle, *, optimizer="AdamW", chunks=FUSED, precision=None, clip=0.0, ema=None, **arguments
+):
     AcceleratorState._reset_state()
     precision = precision or TrainedPrecision()
     networks = prepare_networks(
@@ -66,6 +68,7 @@ def stepper_of(bundle, *, optimizer="AdamW", chunks=FUSED, precision=None, clip=
         frozen_dtype=torch.float32,
         emit=ignore,
         precision=precision,
+        average=ema,
         chunks=replace(chunks, max_grad_norm=clip),
         seed=5,
     )
@@ -86,6 +89,7 @@ def stepper_of(bundle, *, optimizer="AdamW", chunks=FUSED, precision=None, clip=
         synced_modules=networks.trained_modules,
         rounding=networks.rounding,
         fused=networks.fused,
+        average=networks.average,
     )
     return networks, stepper
 
@@ -132,11 +136,14 @@ def test_the_gradients_of_all_weights_never_exist_at_once(bundle):
     most = 0
     step_chunk = networks.optimizer.step_chunk
 
-    def watched(chunk, *, max_norm):
+    def watched(chunk, *, max_norm=None):
         nonlocal most
         alive = sum(one.numel() for one in networks.parameters if one.grad is not None)
         most = max(most, alive)
         step_chunk(chunk, max_norm=max_norm)
+        assert all(one.grad is None for one in chunk.weights)
+        # What the optimizer saw is gone as well, until the chunk's next step.
+        assert all(one.numel() == 0 and one.grad is None for one in chunk.stand_ins)
 
     networks.optimizer.step_chunk = watched
     stepper.update([fixed_batch(networks.bundle)])
@@ -155,6 +162,43 @@ def test_states_in_main_memory_change_no_bit(bundle):
     apart, others = trained(bundle, chunks=ChunkWishes(states_on_cpu=True), clip=0.5)
     assert difference(usual, apart) < 1e-7
     assert float(outcomes[0].grad_norm) == float(others[0].grad_norm)
+
+
+def test_an_average_follows_the_weights_that_the_backward_pass_changed(bundle):
+    averages = []
+    for chunks in (ChunkWishes(), FUSED):
+        networks, stepper = stepper_of(
+            bundle, chunks=chunks, ema=AverageWishes(decay=0.9, on_cpu=True)
+        )
+        for step in range(3):
+            stepper.update([fixed_batch(networks.bundle, seed=step)])
+        averages.append(networks.average.tensors())
+        now = networks.plain_unet.state_dict()
+        apart = {name.partition(".")[2]: one for name, one in averages[-1].items()}
+        assert any(not torch.equal(apart[name], now[name]) for name in now if name in apart)
+    assert difference(*averages) < 1e-7
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_a_gradient_that_is_no_number_is_seen_with_clipping_and_without(bundle, clip):
+    networks, stepper = stepper_of(bundle, clip=clip, precision=BF16)
+    networks.parameters[3].register_hook(lambda gradient: gradient * float("nan"))
+    outcome = stepper.update([fixed_batch(networks.bundle)])
+    assert torch.isfinite(outcome.loss)
+    assert not torch.isfinite(outcome.grad_norm)
+    # It shows in the weight too, so nothing goes on as if it were sound.
+    assert networks.parameters[3].isnan().all()
+
+
+def test_the_state_of_an_optimizer_without_chunks_is_refused(bundle):
+    usual, _ = stepper_of(bundle, chunks=ChunkWishes())
+    fused, _ = stepper_of(bundle)
+    with pytest.raises(KeyError, match="chunks"):
+        fused.load_optimizer_state(usual.optimizer_state())
+    state = fused.optimizer_state()
+    state["optimizer"]["chunks"].pop()
+    with pytest.raises(ValueError, match="shorter"):
+        fused.load_optimizer_state(state)
 
 
 @pytest.mark.parametrize("precision", [None, BF16])

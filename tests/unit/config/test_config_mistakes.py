@@ -69,6 +69,26 @@ ONE_MISTAKE = {
         'lr_scheduler = "linear"\nmax_train_steps = 9\nlr_warmup_steps = 10\n',
         ["10 steps of 9"],
     ),
+    "fused with accumulation": (
+        "fused_backward_pass = true\ngradient_accumulation_steps = 4\n",
+        ["c.toml:1", "added up over 4 batches", "larger batch_size"],
+    ),
+    "fused with a loss scale": (
+        'fused_backward_pass = true\nmixed_precision = "fp16"\n',
+        ["c.toml:1", "loss scale of fp16", '"bf16"'],
+    ),
+    "fused with bad steps left out": (
+        'fused_backward_pass = true\non_bad_step = "skip"\n',
+        ["c.toml:1", "none can be left out", '"stop"'],
+    ),
+    "fused with an optimizer of all weights": (
+        'fused_backward_pass = true\noptimizer_type = "Prodigy"\n',
+        ["c.toml:1", "looks at all weights at once", "AdamW8bit"],
+    ),
+    "states moved by two": (
+        'optimizer_states_on_cpu = true\noptimizer_type = "PagedAdamW8bit"\n',
+        ["c.toml:1", "moves its state by itself", "use AdamW8bit"],
+    ),
     "resume and replace": ('resume = "auto"\noverwrite = true\n', ["overwrite replaces"]),
 }
 
