@@ -97,8 +97,10 @@ def _layer_output(
             fix=f"use a number from 1 to {num_layers}",
         )
     final_norm: Any = inner_model(text_encoder).final_layer_norm
-    skipped: Tensor = final_norm(hidden_states[-clip_skip])
-    return skipped
+    states: Tensor = hidden_states[-clip_skip]
+    # accelerate gives a trained encoder's output in float32, whatever its weights are in.
+    skipped: Tensor = final_norm(states.to(final_norm.weight.dtype))
+    return skipped.to(states.dtype)
 
 
 def _without_ends_of_empty_chunks(

@@ -74,7 +74,7 @@ def messages(run, topic):
                 "clip_skip": 2,
                 "ema": True,
             },
-            2,
+            1,
         ),
         # At the border of two epochs, with words that are drawn anew on each use.
         ({"shuffle_caption": True, "caption_dropout_rate": 0.3, "flip_aug": True}, 5),
