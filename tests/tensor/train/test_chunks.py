@@ -11,10 +11,12 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+from sdft.config.training import TrainingSettings
 from sdft.errors import ConfigError
 from sdft.events import ignore
 from sdft.jobs.training.chunking import ChunkWishes
 from sdft.jobs.training.networks import AverageWishes, TrainedPrecision, prepare_networks
+from sdft.jobs.training.wishes import scales_loss
 from sdft.models.bundle import load_bundle
 from sdft.train import chunks as chunks_file
 from sdft.train.objective import EPSILON, LossRecipe
@@ -90,6 +92,7 @@ def stepper_of(
         rounding=networks.rounding,
         fused=networks.fused,
         average=networks.average,
+        scaler=networks.scaler,
     )
     return networks, stepper
 
@@ -162,6 +165,17 @@ def test_states_in_main_memory_change_no_bit(bundle):
     apart, others = trained(bundle, chunks=ChunkWishes(states_on_cpu=True), clip=0.5)
     assert difference(usual, apart) < 1e-7
     assert float(outcomes[0].grad_norm) == float(others[0].grad_norm)
+
+
+def test_a_scaled_loss_goes_with_states_in_main_memory(bundle):
+    asked = {"mixed_precision": "fp16", "optimizer_states_on_cpu": True}
+    assert scales_loss(TrainingSettings.model_validate(asked))
+    assert not scales_loss(TrainingSettings.model_validate({"mixed_precision": "fp16"}))
+    # Steps that are as large as the gradient: one that is still scaled would show.
+    how = {"optimizer": "SGDNesterov", "clip": 0.5, "chunks": ChunkWishes(states_on_cpu=True)}
+    plain, _ = trained(bundle, **how)
+    scaled, _ = trained(bundle, precision=TrainedPrecision(scales_loss=True), **how)
+    assert difference(plain, scaled) < 1e-7
 
 
 def test_an_average_follows_the_weights_that_the_backward_pass_changed(bundle):
