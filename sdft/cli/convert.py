@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 app = new_app()
 
 PRECISIONS = ("float", "fp16", "bf16")
-FORMS = ("safetensors", "ckpt", "diffusers", "diffusers_safetensors")
+FORMS = ("safetensors", "ckpt", "diffusers", "diffusers_safetensors", "pt")
 
 
 def _option(name: str, help_text: str, *, hidden: bool = False) -> typer.models.OptionInfo:
@@ -28,7 +28,7 @@ def _option(name: str, help_text: str, *, hidden: bool = False) -> typer.models.
 def command(
     source: Annotated[
         Path,
-        typer.Argument(metavar="SRC", help="A .safetensors or .ckpt file, or a diffusers folder."),
+        typer.Argument(metavar="SRC", help="A model file or diffusers folder; a hypernetwork."),
     ],
     destination: Annotated[
         Path,

@@ -73,12 +73,21 @@ def command(
         bool, typer.Option("--v-parameterization", help="It predicts v; found out if not set.")
     ] = False,
     vae: Annotated[Path | None, typer.Option("--vae", help="Another VAE.")] = None,
+    hypernetwork: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--hypernetwork",
+            metavar="FILE[:STRENGTH]",
+            help="A .pt or .safetensors, such as x.pt:0.8; may be given again.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")] = "auto",
     json: Json = False,
     json_out: JsonOut = None,
     quiet: Quiet = False,
 ) -> None:
     """Draw pictures with a checkpoint."""
+    from sdft.cli.sample_words import hypernetworks
     from sdft.jobs.sample import run_sample
     from sdft.views.console import console_view
     from sdft.views.fanout import Fanout
@@ -102,6 +111,7 @@ def command(
             v2=v2 or None,
             v_parameterization=v_parameterization or None,
             vae=vae,
+            hypernetworks=hypernetworks(hypernetwork or ()),
             device=device,
             emit=Fanout([console]),
         )

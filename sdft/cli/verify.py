@@ -19,14 +19,14 @@ def command(
         Path,
         typer.Argument(
             metavar="MODEL|RUN|CACHE",
-            help="A .safetensors or .ckpt file, a diffusers folder, a run's or a cache's folder.",
+            help="A model or hypernetwork file, a diffusers folder, a run's or a cache's folder.",
         ),
     ],
     json: Json = False,
     json_out: JsonOut = None,
     quiet: Quiet = False,
 ) -> None:
-    """Tell what a model, a run's checkpoint or a cache is, and whether it is whole."""
+    """Tell what a model, a hypernetwork, a run or a cache is, and whether it is whole."""
     from sdft.errors import DataError
     from sdft.jobs.verify import run_verify
     from sdft.views.console import console_view

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from sdft.config.checks_machine import problems_of_memory
+from sdft.config.checks_network import effects_of_network, problems_of_network
 from sdft.config.checks_watch import problems_of_watched_files, problems_of_watching
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.merge import missing_path
@@ -31,6 +32,7 @@ def problems_in(
         *_training(training, origins),
         *_masks(training, datasets, origins),
         *problems_of_memory(training, origins),
+        *problems_of_network(training, origins),
         *problems_of_watching(training, datasets, origins),
     ]
     for number, dataset in enumerate(datasets):
@@ -369,6 +371,7 @@ def effects_missing(training: TrainingSettings, origins: Origins) -> list[Proble
         is_set = getattr(training, name) != type(training).model_fields[name].default
         if is_set and not has_effect(training):
             found.append(Problem(f"{name} has no effect without {needed}", _place(origins, name)))
+    found += effects_of_network(training, origins)
     for name, reason in unread_rates(training):
         found.append(Problem(f"{name} has no effect: {reason}", _place(origins, name)))
     if training.zero_terminal_snr and not training.v_parameterization:

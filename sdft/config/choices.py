@@ -63,6 +63,34 @@ SAMPLERS = (
 )
 """How a picture is drawn out of noise; the names with k_ are the same as those without."""
 
+ACTIVATIONS = (
+    "linear",
+    "relu",
+    "leakyrelu",
+    "elu",
+    "swish",
+    "tanh",
+    "sigmoid",
+    "celu",
+    "gelu",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "logsigmoid",
+    "mish",
+    "prelu",
+    "relu6",
+    "rrelu",
+    "selu",
+    "silu",
+    "softplus",
+    "softshrink",
+    "softsign",
+    "tanhshrink",
+)
+"""Between the layers of a hypernetwork; the web UI's names, which stand in its files."""
+
 
 def canonical(name: str, known: tuple[str, ...]) -> str:
     """Return the known spelling of `name` whatever its case, or `name` itself."""

@@ -1,8 +1,8 @@
 """All training settings in one frozen record.
 
 The declarations stand in `training_basics`, `training_machine`, `training_objective`,
-`training_validation`, `training_safety`, `training_output` and `training_hub`; settings of images
-and captions stand in `dataset`, those that are refused in `refused`.
+`training_validation`, `training_safety`, `training_output`, `training_network` and `training_hub`;
+settings of images and captions stand in `dataset`, those that are refused in `refused`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Literal
 from sdft.config.training_basics import BasicSettings
 from sdft.config.training_hub import HubSettings
 from sdft.config.training_machine import MachineSettings
+from sdft.config.training_network import NetworkSettings
 from sdft.config.training_objective import ObjectiveSettings
 from sdft.config.training_output import OutputSettings
 from sdft.config.training_safety import SafetySettings
@@ -21,6 +22,7 @@ from sdft.config.training_validation import ValidationSettings
 # pydantic collects fields from the last base to the first: the settings of the model come first.
 class TrainingSettings(
     HubSettings,
+    NetworkSettings,
     OutputSettings,
     SafetySettings,
     ValidationSettings,

@@ -23,13 +23,13 @@ class OutputSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
         common=True,
         decides=False,
     )
-    save_model_as: Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors"] | None = (
-        setting(
-            None,
-            help="Form of the saved model; the form of the base model if not set.",
-            group="saving",
-            common=True,
-        )
+    save_model_as: (
+        Literal["ckpt", "safetensors", "diffusers", "diffusers_safetensors", "pt"] | None
+    ) = setting(
+        None,
+        help="Form of what is saved; if not set, the base model's, or a hypernetwork's pt.",
+        group="saving",
+        common=True,
     )
     use_safetensors: bool = setting(
         False, help="Save as safetensors where save_model_as is not set.", group="saving"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import IO
+from typing import IO, Any, Union
 
 from sdft.errors import DataError
 from sdft.formats.lazy import LazyTensor, block_buffers, one_ahead
@@ -35,6 +35,11 @@ _EXTRA_HEAD = struct.Struct("<2sH")
 _PADDING_MARK = b"FB"
 """The extra field by which torch itself fills up to the alignment."""
 
+Picklable = Union[
+    LazyTensor, Scalar, "Mapping[Any, Picklable]", "list[Picklable]", "tuple[Picklable, ...]"
+]
+"""What such a file can hold; the keys of a table are texts or whole numbers."""
+
 
 def write_pickled_weights(
     file: IO[bytes],
@@ -50,16 +55,24 @@ def write_pickled_weights(
     number of bytes of each block.
     Raises: DataError for a dtype that torch's pickles have no plain storage for.
     """
+    value = dict(tensors) if scalars is None else {"state_dict": dict(tensors), **scalars}
+    write_pickled_value(file, value, on_bytes=on_bytes)
+
+
+def write_pickled_value(
+    file: IO[bytes], value: Picklable, *, on_bytes: Callable[[int], None] = lambda _: None
+) -> None:
+    """Write tables, lists and tuples of tensors and scalars as torch.save would.
+
+    Raises: DataError for a dtype that torch's pickles have no plain storage for.
+    """
     described = _Description()
-    table = described.table({name: described.tensor(t) for name, t in tensors.items()})
-    if scalars is not None:
-        items = {"state_dict": table, **{k: described.scalar(v) for k, v in scalars.items()}}
-        table = described.table(items)
+    pickled = described.value(value)
     buffers = block_buffers(2)
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        _entry(archive, "data.pkl", [b"\x80\x02" + table + b"."])
+        _entry(archive, "data.pkl", [b"\x80\x02" + pickled + b"."])
         _entry(archive, "byteorder", [b"little"])
-        for key, tensor in enumerate(tensors.values()):
+        for key, tensor in enumerate(described.tensors):
             info = _aligned_info(archive, f"data/{key}", tensor.num_bytes)
             with archive.open(info, "w") as entry:
                 for block in one_ahead(tensor.blocks(buffers)):
@@ -72,7 +85,19 @@ class _Description:
     """Makes the pickle's instructions. It needs no table of references, so none is kept."""
 
     def __init__(self) -> None:
-        self._num_tensors = 0
+        self.tensors: list[LazyTensor] = []
+        """In the order of their keys."""
+
+    def value(self, value: Picklable) -> bytes:
+        if isinstance(value, LazyTensor):
+            return self.tensor(value)
+        if isinstance(value, Mapping):
+            return self.table({key: self.value(one) for key, one in value.items()})
+        if isinstance(value, list):
+            return b"](" + b"".join(map(self.value, value)) + b"e"
+        if isinstance(value, tuple):
+            return self._sequence([self.value(one) for one in value])
+        return self.scalar(value)
 
     def tensor(self, tensor: LazyTensor) -> bytes:
         if tensor.dtype not in _STORAGES:
@@ -80,8 +105,8 @@ class _Description:
                 what=f"a .ckpt cannot hold {tensor.dtype} tensors",
                 fix="write a .safetensors file, or choose a precision",
             )
-        key = str(self._num_tensors)
-        self._num_tensors += 1
+        key = str(len(self.tensors))
+        self.tensors.append(tensor)
         storage = self._sequence(
             [
                 self.scalar("storage"),
@@ -101,7 +126,7 @@ class _Description:
         ]
         return self._name("torch._utils", "_rebuild_tensor_v2") + self._sequence(arguments) + b"R"
 
-    def table(self, items: Mapping[str, bytes]) -> bytes:
+    def table(self, items: Mapping[str | int, bytes]) -> bytes:
         entries = b"".join(self.scalar(key) + value for key, value in items.items())
         return b"}(" + entries + b"u"
 

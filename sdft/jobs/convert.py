@@ -20,7 +20,9 @@ from sdft.export.single_file import write_single_file
 from sdft.files import remove, unfinished_name
 from sdft.files import replace as rename
 from sdft.formats.tensor_file import PICKLE, SAFETENSORS
+from sdft.jobs.hypernetworks import convert_hypernetwork, dtypes_of_file, family_of
 from sdft.models.family import SD2_BASE, SD2_GENERATION, Family, settle_family
+from sdft.models.hypernetwork_file import PT, is_hypernetwork
 from sdft.models.open import open_model
 from sdft.models.source import DIFFUSERS, DIFFUSERS_SAFETENSORS, PARTS, TITLES, ModelSource
 
@@ -79,6 +81,45 @@ def run_convert(
     Raises: UserError, DataError, EnvironmentFault; then nothing has been written.
     """
     started_s = time.monotonic()
+    if is_hypernetwork(source):
+        of_models = {
+            "vae": vae,
+            "ema": ema == "use",
+            "variant": variant,
+            "v2": v2,
+            "v_parameterization": v_parameterization,
+            "prediction_type": prediction_type,
+            "epoch": epoch,
+        }
+        _require_no_option(source, [name for name, given in of_models.items() if given])
+        _require_free(destination, PICKLE, [source], overwrite=overwrite)
+        copy, size_bytes, notices = convert_hypernetwork(
+            source,
+            destination,
+            form=form,
+            save_precision=save_precision,
+            metadata=metadata,
+            global_step=global_step,
+            with_hash=with_hash,
+            emit=emit,
+        )
+        return ConvertResult(
+            source=source,
+            destination=destination,
+            form=copy.form,
+            family=family_of(copy),
+            prediction_type=None,
+            dtypes={"hypernetwork": dtypes_of_file(copy)},
+            size_bytes=size_bytes,
+            duration_s=time.monotonic() - started_s,
+            notices=notices,
+        )
+    if form == PT:
+        raise UserError(
+            what="pt is the form of a hypernetwork, and this is none",
+            where=str(source),
+            fix="choose ckpt or safetensors",
+        )
     form = form or form_of_name(destination)
     model = open_model(source, vae_path=vae, variant=variant)
     _require_free(destination, form, [source] + ([vae] if vae else []), overwrite=overwrite)
@@ -123,6 +164,16 @@ def run_convert(
         duration_s=time.monotonic() - started_s,
         notices=tuple(told),
     )
+
+
+def _require_no_option(source: Path, names: list[str]) -> None:
+    """Raises: UserError where an option is given that says nothing about a hypernetwork."""
+    if names:
+        raise UserError(
+            what=f"{', '.join(names)} is about models, and this is a hypernetwork",
+            where=str(source),
+            fix="leave it out",
+        )
 
 
 def form_of_name(destination: Path) -> str:

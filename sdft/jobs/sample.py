@@ -48,6 +48,7 @@ def run_sample(
     clip_skip: int | None = None,
     max_token_length: int = 75,
     vae: Path | None = None,
+    hypernetworks: Sequence[tuple[Path, float]] = (),
     v2: bool | None = None,
     v_parameterization: bool | None = None,
     device: str = "auto",
@@ -55,7 +56,8 @@ def run_sample(
 ) -> SampleResult:
     """Draw `num_images` pictures a prompt; the first has `seed`, the next `seed` + 1, and so on.
 
-    What a prompt of the file says of itself wins over the other parameters.
+    What a prompt of the file says of itself wins over the other parameters. `hypernetworks` are
+    files and their strengths, in the order in which they are applied.
 
     Units: sides in pixels; None takes the size that the model was made for.
     Raises: SdftError of every kind.
@@ -68,6 +70,7 @@ def run_sample(
         raise UserError(what="there is no prompt", fix='add --prompt "a red circle"')
     first_seed = secrets.randbelow(MAX_SEED) if seed is None else seed
     # Heavy: brings torch, diffusers and transformers, some 10 s.
+    from sdft.jobs.hypernetworks import use_hypernetworks
     from sdft.jobs.training.drawing import Drawer, request_of
     from sdft.jobs.training.machine import build_accelerator
     from sdft.models.bundle import load_bundle
@@ -78,6 +81,8 @@ def run_sample(
     bundle = load_bundle(
         model, vae_path=vae, v2=v2, v_parameterization=v_parameterization, device=accelerator.device
     )
+    use_hypernetworks(bundle, hypernetworks, emit=emit)
+    strengths = tuple((path.stem, strength) for path, strength in hypernetworks)
     drawer = Drawer.of_bundle(
         bundle,
         clip_skip=clip_skip,
@@ -101,7 +106,7 @@ def run_sample(
             seed=first_seed + number,
         )
         path = free_name(output_dir, f"{model.stem}_{number:02d}_{request.seed}")
-        save_picture(path, drawer.draw(request), parameters_of(request))
+        save_picture(path, drawer.draw(request), parameters_of(request, hypernetworks=strengths))
         emit(SampleSaved(step=0, path=str(path), prompt=request.prompt, seed=request.seed))
         images.append(path)
     return SampleResult(images=tuple(images), model=model)

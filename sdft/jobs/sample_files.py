@@ -66,8 +66,13 @@ class Entry:
     """Name in the folder of the index."""
 
 
-def parameters_of(request: Drawn, *, step: int | None = None) -> str:
-    """Return what a picture was drawn from, in the form that web UIs read back."""
+def parameters_of(
+    request: Drawn, *, step: int | None = None, hypernetworks: Sequence[tuple[str, float]] = ()
+) -> str:
+    """Return what a picture was drawn from, in the form that web UIs read back.
+
+    `hypernetworks` are names and strengths.
+    """
     lines = [request.prompt]
     if request.negative_prompt:
         lines.append(f"Negative prompt: {request.negative_prompt}")
@@ -75,8 +80,14 @@ def parameters_of(request: Drawn, *, step: int | None = None) -> str:
         f"Steps: {request.steps}, Sampler: {request.sampler}, CFG scale: {request.scale:g}, "
         f"Seed: {request.seed}, Size: {request.width}x{request.height}"
         + ("" if step is None else f", Training step: {step}")
+        + (f", Hypernets: {_strengths(hypernetworks)}" if hypernetworks else "")
     )
     return "\n".join(lines)
+
+
+def _strengths(hypernetworks: Sequence[tuple[str, float]]) -> str:
+    # Web UIs split this line at commas.
+    return " ".join(f"{name}:{strength:g}" for name, strength in hypernetworks)
 
 
 def save_picture(path: Path, rgb_HWC: np.ndarray, parameters: str) -> None:

@@ -21,9 +21,11 @@ from sdft.formats.lazy import BLOCK_BYTES
 from sdft.formats.safetensors_header import read_header
 from sdft.formats.safetensors_write import HASH_KEY
 from sdft.formats.tensor_file import SAFETENSORS
+from sdft.jobs.hypernetworks import HypernetworkVerifyResult, verify_hypernetwork
 from sdft.jobs.verify_run import RunVerifyResult, is_state, verify_run
 from sdft.models.facts import ModelFacts, PartFacts, facts_of
 from sdft.models.finite import count_not_finite
+from sdft.models.hypernetwork_file import is_hypernetwork
 from sdft.models.open import open_model
 from sdft.models.source import TITLES, ModelSource
 from sdft.rundir import RunDir
@@ -110,8 +112,10 @@ class CacheVerifyResult:
         return "\n".join([*lines, "whole" if not self.problems else "NOT WHOLE"])
 
 
-def run_verify(path: Path, *, emit: Emit) -> VerifyResult | CacheVerifyResult | RunVerifyResult:
-    """Look at what is at a path: a cache, a run or one of its states, or a model.
+def run_verify(
+    path: Path, *, emit: Emit
+) -> VerifyResult | HypernetworkVerifyResult | CacheVerifyResult | RunVerifyResult:
+    """Look at what is at a path: a cache, a run or one of its states, a model, a hypernetwork.
 
     Raises: UserError where there is nothing; DataError where it is none of these.
     """
@@ -121,6 +125,16 @@ def run_verify(path: Path, *, emit: Emit) -> VerifyResult | CacheVerifyResult | 
         return CacheVerifyResult(path=path, stores=reports)
     if path.is_dir() and (is_state(path) or RunDir(path).read_status() is not None):
         return verify_run(path, emit=emit)
+    return verify_weights(path, emit=emit)
+
+
+def verify_weights(path: Path, *, emit: Emit) -> VerifyResult | HypernetworkVerifyResult:
+    """Read what training makes, a model or a hypernetwork.
+
+    Raises: UserError where there is nothing; DataError where it is neither.
+    """
+    if is_hypernetwork(path):
+        return verify_hypernetwork(path, emit=emit)
     return verify_model(path, emit=emit)
 
 

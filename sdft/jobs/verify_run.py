@@ -165,7 +165,7 @@ def _lines(path: Path) -> Iterator[str]:
 def _checkpoints(
     run: RunDir, saved: list[Path], emit: Emit
 ) -> tuple[dict[str, bool], list[Problem]]:
-    from sdft.jobs.verify import verify_model
+    from sdft.jobs.verify import verify_weights
 
     found: dict[str, bool] = {}
     problems: list[Problem] = []
@@ -176,7 +176,7 @@ def _checkpoints(
             # Older checkpoints make room for newer ones.
             continue
         try:
-            of_this = verify_model(path, emit=emit).problems
+            of_this = verify_weights(path, emit=emit).problems
         except SdftError as error:
             of_this = error.problems
         found[path.name] = not of_this

@@ -54,6 +54,16 @@ _CHANNELS = {
 }
 
 
+def kind_of(shapes: Shapes) -> str:
+    """Return in words what the tensors are, or an empty text where nothing tells."""
+    known = next((what for is_kind, what, _ in _KINDS if is_kind(shapes)), "")
+    if known:
+        return known.partition(":")[0].removesuffix(", not a model")
+    if any(name.startswith((UNET_PREFIX, "conv_in.", "down_blocks.")) for name in shapes):
+        return "a Stable Diffusion model"
+    return ""
+
+
 def refuse_other_kinds(shapes: Shapes, where: str) -> None:
     """Raises: DataError where the tensors are those of another kind of file."""
     for is_kind, what, fix in _KINDS:

@@ -62,5 +62,5 @@ def epoch_stem(output_name: str, epoch: int) -> str:
 
 def file_name(stem: str, form: str) -> str:
     """Return the file's name, or the folder's for a diffusers form."""
-    extensions = {"safetensors": ".safetensors", "ckpt": ".ckpt"}
+    extensions = {"safetensors": ".safetensors", "ckpt": ".ckpt", "pt": ".pt"}
     return stem + extensions.get(form, "")

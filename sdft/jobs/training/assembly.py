@@ -225,9 +225,7 @@ def prepare_run(
         device=accelerator.device,
         reduce_sum=lambda losses: accelerator.reduce(losses, reduction="sum"),
         name_of=lambda use: data.items[use.placement].key,
-        bad_weight=lambda: first_bad_weight(
-            {"unet": networks.plain_unet, "text_encoder": networks.plain_text_encoder}
-        ),
+        bad_weight=lambda: first_bad_weight(networks.modules()),
         stops_at_bad_steps=settings.on_bad_step == "stop",
         gradients_may_overflow=networks.scaler is not None or accelerator.scaler is not None,
         spill=SpillWatch(accelerator.device, emit),

@@ -58,17 +58,17 @@ def parameter_groups(
     if text_encoder is not None:
         rates |= dict.fromkeys(_unread(text_encoder, clip_skip), 0.0)
     if finds_rate(optimizer_type):
-        rates = _one_rate(rates, optimizer_type, emit)
+        rates = one_rate(rates, optimizer_type, emit)
     if any(rates.values()):
         frozen = [name for name in named if not rates[name]]
         for name in frozen:
             named[name].requires_grad_(False)
             del rates[name]
         _tell_frozen(named, frozen, emit)
-    return _groups(named, rates)
+    return groups_of(named, rates)
 
 
-def _groups(named: Mapping[str, Parameter], rates: Mapping[str, float]) -> list[dict[str, Any]]:
+def groups_of(named: Mapping[str, Parameter], rates: Mapping[str, float]) -> list[dict[str, Any]]:
     """Return one group for each network and rate, in the order of the weights."""
     groups: dict[tuple[str, float], list[Parameter]] = {}
     for name, rate in rates.items():
@@ -92,7 +92,7 @@ def _unread(text_encoder: Module, clip_skip: int | None) -> list[str]:
     ]
 
 
-def _one_rate(rates: Mapping[str, float], optimizer_type: str, emit: Emit) -> dict[str, float]:
+def one_rate(rates: Mapping[str, float], optimizer_type: str, emit: Emit) -> dict[str, float]:
     """Give all weights that are trained the first rate: these optimizers take no others."""
     first = next((rate for rate in rates.values() if rate), 0.0)
     if {rate for rate in rates.values() if rate} - {first}:

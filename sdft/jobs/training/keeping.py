@@ -16,7 +16,7 @@ from torch import Tensor
 
 from sdft.events import CheckpointSaved, Emit, EventLine, FileRemoved, Notice, StateSaved
 from sdft.files import flush_folder, remove
-from sdft.jobs.training.saving import ModelWriter
+from sdft.jobs.training.saving import CheckpointWriter
 from sdft.train.background import BackgroundWriter, SaveJob
 from sdft.train.checkpoint import SaveRules, epoch_stem, file_name, step_stem
 from sdft.train.meter import Meter
@@ -95,7 +95,7 @@ class Keeper:
     state_rules: SaveRules
     """As for checkpoints, where states are saved with them."""
     rolling: RollingRules
-    write_model: ModelWriter
+    write_model: CheckpointWriter
     state: StateSource
     writer: BackgroundWriter
     emit: Emit
@@ -221,7 +221,7 @@ class Keeper:
             if said is not None:
                 said.append(event)
 
-        content = self.write_model.content()
+        content = self.write_model.content(progress)
         return [
             SaveJob(
                 name=stem,

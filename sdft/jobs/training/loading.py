@@ -7,6 +7,7 @@ from accelerate import Accelerator
 from sdft.config.training import TrainingSettings
 from sdft.events import Emit
 from sdft.jobs.training.device_use import DeviceUse
+from sdft.jobs.training.hypernetworks import hypernetwork_of
 from sdft.jobs.training.machine import weight_dtype
 from sdft.jobs.training.networks import Networks, prepare_networks
 from sdft.jobs.training.wishes import (
@@ -46,6 +47,8 @@ def networks_of(
     Raises: what `prepare_networks` raises.
     """
     apply_attention(settings, bundle, accelerator, emit)
+    if settings.hypernetwork:
+        return hypernetwork_of(settings, bundle, accelerator, use, emit)
     return prepare_networks(
         bundle,
         accelerator,

@@ -21,6 +21,7 @@ from sdft.jobs.training.device_use import DeviceUse, use_device
 from sdft.jobs.training.groups import named_weights, parameter_groups
 from sdft.models.bundle import ModelBundle
 from sdft.models.compiling import uncompiled
+from sdft.models.hypernetwork import Hypernetwork, RandomPasses
 from sdft.models.text import encode_chunks, state_for, text_state_dict
 from sdft.models.text_weights import weighted_contexts
 from sdft.train.ema import MovingAverage, kept_aside
@@ -71,6 +72,10 @@ class Networks:
     rounding: StochasticRounding | None = None
     fused: FusedBackward | None = None
     average: MovingAverage | None = None
+    hypernetwork: Hypernetwork | None = None
+    """What is trained, where the U-Net and the text encoder stay as they are."""
+    random_passes: RandomPasses | None = None
+    """Of a hypernetwork with dropout."""
     wait_for_copies: list[Callable[[], None]] = field(default_factory=list)
     """Called before anything changes the weights: copies of them may still be under way."""
 
@@ -90,18 +95,34 @@ class Networks:
     def plain_text_encoder(self) -> Any:
         return self.accelerator.unwrap_model(self.text_encoder)
 
+    def modules(self) -> dict[str, Module]:
+        """Return the networks that a training step runs through, by name."""
+        modules = {"unet": self.plain_unet, "text_encoder": self.plain_text_encoder}
+        return modules | ({"hypernetwork": self.hypernetwork} if self.hypernetwork else {})
+
     @property
     def trained_modules(self) -> tuple[Module, ...]:
+        if self.hypernetwork is not None:
+            return (self.hypernetwork,)
         return (self.unet, self.text_encoder) if self.trains_text else (self.unet,)
 
     def trained_weights(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the weights that training changes, by the file stem of their part of a state."""
-        weights: dict[str, Mapping[str, Tensor]] = {"unet": self.plain_unet.state_dict()}
+        weights: dict[str, Mapping[str, Tensor]] = {}
+        if self.hypernetwork is not None:
+            weights["hypernetwork"] = self.hypernetwork.state_dict()
+        else:
+            weights["unet"] = self.plain_unet.state_dict()
         if self.trains_text:
             weights["text_encoder"] = text_state_dict(self.plain_text_encoder)
         if self.average is not None:
             weights["ema"] = self.average.tensors()
         return weights
+
+    def first_weights(self) -> dict[str, Tensor]:
+        """Return what a run begins with, by which it is known again; nothing is trained yet."""
+        first: dict[str, Tensor] = self.plain_unet.state_dict()
+        return first | (self.hypernetwork.state_dict() if self.hypernetwork else {})
 
     @property
     def saves_other_weights(self) -> bool:
@@ -161,6 +182,9 @@ class Networks:
         elif stem == "ema":
             assert self.average is not None
             self.average.load(weights)
+        elif stem == "hypernetwork":
+            assert self.hypernetwork is not None
+            self.hypernetwork.load_state_dict(weights)
         else:
             assert stem == "unet", stem
             self.plain_unet.load_state_dict(weights)
@@ -172,6 +196,8 @@ class Networks:
             state["own_scaler"] = self.scaler.state_dict()
         if self.rounding is not None:
             state["rounding"] = {"num_steps": self.rounding.num_steps}
+        if self.random_passes is not None:
+            state["random_passes"] = {"num_passes": self.random_passes.num_passes}
         if self.accelerator.scaler is not None:
             state["scaler"] = self.accelerator.scaler.state_dict()
         return state
@@ -183,6 +209,8 @@ class Networks:
             self.scaler.load_state_dict(state["own_scaler"])
         if self.rounding is not None:
             self.rounding.num_steps = int(state["rounding"]["num_steps"])
+        if self.random_passes is not None:
+            self.random_passes.num_passes = int(state["random_passes"]["num_passes"])
         if self.accelerator.scaler is not None and "scaler" in state:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -239,7 +267,7 @@ def prepare_networks(
     )
     parameters = tuple(weight for group in groups for weight in group["params"])
     use_device(unet, text_encoder if train_text_encoder else None, use)
-    optimizer, rounding, fused = _optimizer(
+    optimizer, rounding, fused = make_optimizer(
         optimizer_type,
         groups,
         parameters,
@@ -269,11 +297,15 @@ def prepare_networks(
         scaler=LossScaler() if precision.scales_loss else None,
         rounding=rounding,
         fused=fused,
-        average=_average(average, unet, text_encoder if train_text_encoder else None, accelerator),
+        average=make_average(
+            average,
+            named_weights(unet, text_encoder if train_text_encoder else None),
+            accelerator,
+        ),
     )
 
 
-def _optimizer(
+def make_optimizer(
     name: str,
     groups: list[dict[str, Any]],
     parameters: Sequence[Parameter],
@@ -304,15 +336,12 @@ def _optimizer(
     return build_optimizer(name, groups, lr=lr, arguments=arguments, emit=emit), rounding, None
 
 
-def _average(
-    wishes: AverageWishes | None,
-    unet: Module,
-    text_encoder: Module | None,
-    accelerator: Accelerator,
+def make_average(
+    wishes: AverageWishes | None, named: Mapping[str, Parameter], accelerator: Accelerator
 ) -> MovingAverage | None:
+    """Return what averages those of the named weights that are trained, if it was asked for."""
     if wishes is None:
         return None
-    named = named_weights(unet, text_encoder)
     trained = {name: weight for name, weight in named.items() if weight.requires_grad}
     device = torch.device("cpu") if wishes.on_cpu else accelerator.device
     return MovingAverage(trained, decay=wishes.decay, device=device)

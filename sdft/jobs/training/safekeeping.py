@@ -17,10 +17,10 @@ from sdft.errors import DataError
 from sdft.events import Emit, Notice
 from sdft.jobs.training.data import TrainingData
 from sdft.jobs.training.disk_needs import DiskNeeds, require_disk
+from sdft.jobs.training.hypernetworks import checkpoint_writer
 from sdft.jobs.training.keeping import Keeper, RollingRules, StateSource
 from sdft.jobs.training.networks import Networks
 from sdft.jobs.training.resuming import RunFacts
-from sdft.jobs.training.saving import ModelWriter, chosen_form
 from sdft.jobs.training.starting import machine_facts
 from sdft.models.digest import weights_fingerprint
 from sdft.rundir import RunDir
@@ -56,7 +56,7 @@ def run_facts(config: Config, data: TrainingData, networks: Networks, plan: RunP
                 "settings": config_digest(any_length),
                 "seed": str(config.training.seed),
                 "dataset": data.digest,
-                "model": weights_fingerprint(networks.plain_unet.state_dict()),
+                "model": weights_fingerprint(networks.first_weights()),
                 "effective_batch": ",".join(map(str, plan.effective_batch)),
             }
         ),
@@ -110,13 +110,13 @@ def build_keeper(
     """Return what saves the run."""
     settings = config.training
     assert settings.output_dir is not None, "the check of the settings asks for it"
-    form = chosen_form(settings, networks.bundle)
+    write_model = checkpoint_writer(settings, networks, config.datasets[0].resolution)
     rules, state_rules = save_rules(settings, plan.num_epochs)
     keeps = not settings.no_rolling_state
     return Keeper(
         output_dir=settings.output_dir,
         output_name=run.path.stem,
-        form=form,
+        form=write_model.form,
         states=run.states,
         total_steps=plan.total_steps,
         num_epochs=plan.num_epochs,
@@ -127,12 +127,7 @@ def build_keeper(
             every_s=60.0 * settings.rolling_state_minutes if keeps else 0.0,
             every_n_steps=(settings.rolling_state_steps or 0) if keeps else 0,
         ),
-        write_model=ModelWriter(
-            networks=networks,
-            settings=settings,
-            form=form,
-            resolution=config.datasets[0].resolution,
-        ),
+        write_model=write_model,
         state=StateSource(
             modules=networks.trained_weights,
             optimizer=networks.optimizer_state,
@@ -176,7 +171,8 @@ def require_room(
     Raises: EnvironmentFault where not even the result has room.
     """
     networks = keeper.write_model.networks
-    saved = (networks.plain_unet, networks.plain_text_encoder, networks.bundle.vae)
+    model = (networks.plain_unet, networks.plain_text_encoder, networks.bundle.vae)
+    saved = model if networks.hypernetwork is None else (networks.hypernetwork,)
     count = sum(one.numel() for module in saved for one in module.parameters())
     # The optimizer has no state before its first step: two numbers a weight, as Adam's, or one
     # byte each for an 8-bit one.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from sdft.models.bundle import ModelBundle
 from sdft.models.text import text_state_dict
 from sdft.train.plain_tensors import on_cpu, tensor_bytes
 from sdft.train.schedule import NUM_TIMESTEPS
+from sdft.train.state import Progress
 from sdft.train.state_write import require_finite
 
 
@@ -30,6 +32,23 @@ def chosen_form(settings: TrainingSettings, bundle: ModelBundle) -> str:
     if settings.save_model_as is not None:
         return settings.save_model_as
     return "safetensors" if settings.use_safetensors else bundle.form
+
+
+class Content(Protocol):
+    """What a checkpoint is written from, at one moment."""
+
+    @property
+    def num_bytes(self) -> int: ...
+    def copied(self) -> Content: ...
+
+
+class CheckpointWriter(Protocol):
+    """Writes what is trained: a model, or a hypernetwork."""
+
+    @property
+    def networks(self) -> Networks: ...
+    def content(self, progress: Progress) -> Any: ...
+    def __call__(self, path: Path, content: Any) -> int: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,8 +83,8 @@ class ModelWriter:
     resolution: tuple[int, int]
     """Of the first dataset, for the file's metadata."""
 
-    def content(self) -> ModelContent:
-        """Return the networks as they are now.
+    def content(self, progress: Progress) -> ModelContent:
+        """Return the networks as they are now; a model says nothing of the progress.
 
         A moving average, or what a schedule-free optimizer keeps, is what is saved; it stands in
         the networks for a moment only and is copied at once.
@@ -94,34 +113,36 @@ class ModelWriter:
             text_encoder=content.text_encoder,
             form=self.form,
             save_precision=self.settings.save_precision,
-            metadata=self._metadata(path),
+            metadata=metadata_of(self.settings, self.networks.bundle, self.resolution, path),
         )
 
-    def _metadata(self, path: Path) -> dict[str, str]:
-        settings = self.settings
-        bundle = self.networks.bundle
-        timesteps = (settings.min_timestep, settings.max_timestep)
-        thumbnail = settings.metadata_thumbnail
-        return modelspec_metadata(
-            family=bundle.family,
-            prediction_type=bundle.prediction_type,
-            title=settings.metadata_title or path.stem,
-            resolution=self.resolution,
-            date_s=time.time(),
-            author=settings.metadata_author,
-            description=settings.metadata_description,
-            license=settings.metadata_license,
-            tags=settings.metadata_tags,
-            usage_hint=settings.metadata_usage_hint,
-            thumbnail=thumbnail_url(thumbnail) if thumbnail else None,
-            merged_from=settings.metadata_merged_from,
-            trigger_phrase=settings.metadata_trigger_phrase,
-            preprocessor=settings.metadata_preprocessor,
-            is_negative_embedding=settings.metadata_is_negative_embedding,
-            timestep_range=(None, None) if timesteps == (0, NUM_TIMESTEPS) else timesteps,
-            clip_skip=settings.clip_skip,
-            base=bundle.metadata,
-        )
+
+def metadata_of(
+    settings: TrainingSettings, bundle: ModelBundle, resolution: tuple[int, int], path: Path
+) -> dict[str, str]:
+    """Return what the file at `path` says of itself."""
+    timesteps = (settings.min_timestep, settings.max_timestep)
+    thumbnail = settings.metadata_thumbnail
+    return modelspec_metadata(
+        family=bundle.family,
+        prediction_type=bundle.prediction_type,
+        title=settings.metadata_title or path.stem,
+        resolution=resolution,
+        date_s=time.time(),
+        author=settings.metadata_author,
+        description=settings.metadata_description,
+        license=settings.metadata_license,
+        tags=settings.metadata_tags,
+        usage_hint=settings.metadata_usage_hint,
+        thumbnail=thumbnail_url(thumbnail) if thumbnail else None,
+        merged_from=settings.metadata_merged_from,
+        trigger_phrase=settings.metadata_trigger_phrase,
+        preprocessor=settings.metadata_preprocessor,
+        is_negative_embedding=settings.metadata_is_negative_embedding,
+        timestep_range=(None, None) if timesteps == (0, NUM_TIMESTEPS) else timesteps,
+        clip_skip=settings.clip_skip,
+        base=bundle.metadata,
+    )
 
 
 def write_model(

@@ -77,7 +77,7 @@ class _Mover:
 
     def _move(self, device: torch.device) -> None:
         networks = self._networks
-        for module in (networks.plain_unet, networks.plain_text_encoder):
+        for module in networks.modules().values():
             for weight in (*module.parameters(), *module.buffers()):
                 weight.data = weight.data.to(device)
         for values in networks.plain_optimizer.state.values():

@@ -222,7 +222,7 @@ class _Builder:
         )
 
     def _modules(self) -> tuple[Module, ...]:
-        return (self.networks.plain_unet, self.networks.plain_text_encoder)
+        return tuple(self.networks.modules().values())
 
     def _save_best(self, meter: Meter) -> None:
         self.keeper.replace_checkpoint(f"{self.keeper.output_name}-{BEST}", meter.progress)
