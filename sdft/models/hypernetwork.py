@@ -189,7 +189,12 @@ def apply_hypernetworks(unet: UNet2DConditionModel, networks: Sequence[Hypernetw
         keys = [pair[0] for pair in pairs if pair is not None]
         values = [pair[1] for pair in pairs if pair is not None]
         if keys:
-            layer.set_processor(HypernetworkAttention(layer.processor, layer, keys, values))
+            inner = layer.processor
+            if isinstance(inner, HypernetworkAttention):
+                # Of an earlier call; the new ones come behind.
+                keys, values = [*inner.keys, *keys], [*inner.values, *values]
+                inner = inner.inner
+            layer.set_processor(HypernetworkAttention(inner, layer, keys, values))
 
 
 class HypernetworkAttention:
@@ -203,6 +208,8 @@ class HypernetworkAttention:
         values: Sequence[nn.Module],
     ) -> None:
         self.inner = inner
+        self.keys = tuple(keys)
+        self.values = tuple(values)
         self._seen = _Layer(layer, keys, values)
 
     def __call__(
@@ -243,6 +250,9 @@ class _Layer:
         return projected
 
     def __getattr__(self, name: str) -> Any:
+        # While it is copied it has no layer yet.
+        if name == "layer" or name.startswith("__"):
+            raise AttributeError(name)
         return getattr(self.layer, name)
 
 
