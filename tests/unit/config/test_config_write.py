@@ -8,6 +8,7 @@ import pytest
 from sdft.config.load import load_config
 from sdft.config.schema import json_schema
 from sdft.config.settings import settings_of
+from sdft.config.shorthands import SHORTHANDS
 from sdft.config.training import TrainingSettings
 from sdft.config.write import config_digest, differences, resolved_toml, toml_value
 
@@ -69,7 +70,7 @@ def test_the_resolved_toml_loads_back_to_an_equal_config(project, tmp_path, text
 def test_every_setting_that_has_a_value_stands_in_the_resolved_toml(project):
     values = tomllib.loads(resolved_toml(loaded(project, SIMPLE)))
     for setting in settings_of(TrainingSettings):
-        shorthand = setting.name.startswith("use_") or setting.name == "diffusers_xformers"
+        shorthand = setting.name in SHORTHANDS
         assert (setting.name in values) == (setting.default is not None and not shorthand)
 
 
