@@ -186,8 +186,8 @@ def apply_hypernetworks(unet: UNet2DConditionModel, networks: Sequence[Hypernetw
     """
     for layer in _attention_layers(unet).values():
         pairs = [network.pair(_width_of(layer)) for network in networks]
-        keys = [pair[0] for pair in pairs if pair is not None]
-        values = [pair[1] for pair in pairs if pair is not None]
+        keys: list[nn.Module] = [pair[0] for pair in pairs if pair is not None]
+        values: list[nn.Module] = [pair[1] for pair in pairs if pair is not None]
         if keys:
             inner = layer.processor
             if isinstance(inner, HypernetworkAttention):
@@ -210,7 +210,7 @@ class HypernetworkAttention:
         self.inner = inner
         self.keys = tuple(keys)
         self.values = tuple(values)
-        self._seen = _Layer(layer, keys, values)
+        self._seen = _SeenLayer(layer, keys, values)
 
     def __call__(
         self,
@@ -231,7 +231,7 @@ class HypernetworkAttention:
         return changed
 
 
-class _Layer:
+class _SeenLayer:
     """An attention layer as its processor sees it: all its own but `to_k` and `to_v`."""
 
     def __init__(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,9 @@ PT = "pt"
 """The form that the web UIs read; the other one is `safetensors`."""
 
 MAX_WIDTH = 65536
+MAX_NUMBER = 2**53
+"""Of a field. Whole numbers in a pickle can have millions of digits."""
+
 _NAME = re.compile(r"(?P<width>[1-9][0-9]{0,4})\.(?P<side>[kv])\.(?P<rest>.+)")
 _OLD_NAME = re.compile(r"linear(?P<number>[12])\.(?P<rest>weight|bias)")
 _SHOWN = 5
@@ -182,8 +185,9 @@ def _read_safetensors(path: Path) -> HypernetworkFile:
         path=path,
         form=SAFETENSORS,
         fields=_fields(path, table),
-        pairs=_renamed(pairs),
+        pairs=_renamed(path, pairs),
         metadata=metadata,
+        left_out=_unknown(table),
     )
 
 
@@ -198,7 +202,9 @@ def _read_pickle(path: Path) -> HypernetworkFile:
     flat: dict[str, TensorInfo] = {}
     for width in sizes:
         pair = table[width]
-        if not 0 < width <= MAX_WIDTH or not isinstance(pair, list | tuple) or len(pair) != 2:
+        if not 0 < width <= MAX_WIDTH:
+            raise DataError(what="it has modules for a width that cannot be", where=str(path))
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise DataError(
                 what=f"width {width} is no pair of modules, for keys and for values",
                 where=str(path),
@@ -219,15 +225,19 @@ def _read_pickle(path: Path) -> HypernetworkFile:
     # A module without tensors has to be seen to be found wanting.
     pairs = {width: {side: {} for side in SIDES} for width in sizes}
     pairs |= paired_tensors(file.all_lazy())
-    known = {field.name for field in fields(HypernetworkFields)}
     return HypernetworkFile(
         path=path,
         form=PT,
         fields=_fields(path, beside),
-        pairs=_renamed(pairs),
+        pairs=_renamed(path, pairs),
         metadata=metadata,
-        left_out=tuple(key for key in beside if key not in known),
+        left_out=_unknown(beside),
     )
+
+
+def _unknown(table: Mapping[str, Any]) -> tuple[str, ...]:
+    known = {field.name for field in fields(HypernetworkFields)}
+    return tuple(key for key in table if key not in known)
 
 
 def _pickled_metadata(text: object) -> dict[str, str]:
@@ -261,17 +271,28 @@ def _other_kind(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> DataError:
 
 
 def _renamed(
-    pairs: Mapping[int, Mapping[str, Mapping[str, LazyTensor]]],
+    path: Path, pairs: Mapping[int, Mapping[str, Mapping[str, LazyTensor]]]
 ) -> dict[int, dict[str, dict[str, LazyTensor]]]:
-    """Give the layers of very old files, `linear1` and `linear2`, the names of today."""
+    """Give the layers of very old files, `linear1` and `linear2`, the names of today.
 
-    def now(name: str) -> str:
-        found = _OLD_NAME.fullmatch(name)
-        return f"linear.{int(found['number']) - 1}.{found['rest']}" if found else name
+    Raises: DataError where a module has a layer under both names.
+    """
+
+    def now(module: Mapping[str, LazyTensor]) -> dict[str, LazyTensor]:
+        named = {}
+        for name, tensor in module.items():
+            found = _OLD_NAME.fullmatch(name)
+            new = f"linear.{int(found['number']) - 1}.{found['rest']}" if found else name
+            if new in named:
+                raise DataError(
+                    what=f'a module has "{new}" under two names, an old and a new one',
+                    where=str(path),
+                )
+            named[new] = tensor
+        return named
 
     return {
-        width: {side: {now(n): t for n, t in pair[side].items()} for side in SIDES}
-        for width, pair in sorted(pairs.items())
+        width: {side: now(pair[side]) for side in SIDES} for width, pair in sorted(pairs.items())
     }
 
 
@@ -280,36 +301,52 @@ def _fields(path: Path, table: Mapping[str, Any]) -> HypernetworkFields:
 
     Raises: DataError for a field of the wrong type.
     """
-    kinds: dict[str, tuple[type, ...]] = {
-        "step": (int,),
-        "name": (str,),
-        "layer_structure": (list, tuple),
-        "dropout_structure": (list, tuple),
-        "activation_func": (str,),
-        "weight_initialization": (str,),
-        "sd_checkpoint": (str,),
-        "sd_checkpoint_name": (str,),
-        "optional_info": (str,),
-    }
     given: dict[str, Any] = {"name": path.stem}
     for field in fields(HypernetworkFields):
         value = table.get(field.name)
         if value is None:
             continue
-        wanted = kinds.get(field.name, (bool, int))
-        is_right = isinstance(value, wanted) and (field.name != "step" or type(value) is int)
-        if isinstance(value, list | tuple):
-            is_right = is_right and all(type(one) in (int, float) for one in value)
-        if not is_right:
+        if not _KINDS.get(field.name, _is_flag)(value):
             raise DataError(
-                what=f"its field {field.name} is {str(value)[:60]!r}, which cannot be",
-                where=str(path),
+                what=f"its field {field.name} holds what cannot stand there", where=str(path)
             )
         if isinstance(value, list | tuple):
             given[field.name] = tuple(float(one) for one in value)
         else:
-            given[field.name] = bool(value) if wanted == (bool, int) else value
+            given[field.name] = value if field.name in _KINDS else bool(value)
     return HypernetworkFields(**given)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool) or value in (0, 1)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 <= value < MAX_NUMBER
+
+
+def _are_numbers(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(
+        type(one) in (int, float) and abs(one) < MAX_NUMBER for one in value
+    )
+
+
+_KINDS: dict[str, Callable[[object], bool]] = {
+    "step": _is_count,
+    "name": _is_text,
+    "layer_structure": _are_numbers,
+    "dropout_structure": _are_numbers,
+    "activation_func": _is_text,
+    "weight_initialization": _is_text,
+    "sd_checkpoint": _is_text,
+    "sd_checkpoint_name": _is_text,
+    "optional_info": _is_text,
+}
+"""What a field may hold; the others are true or false."""
 
 
 def _mistakes(file: HypernetworkFile) -> list[Problem]:

@@ -418,6 +418,12 @@ MIXED = {
     "an activation that halves": lambda t: t | {"activation_func": "glu"},
     "a structure that ends elsewhere": lambda t: t | {"layer_structure": [1, 2]},
     "a structure of words": lambda t: t | {"layer_structure": ["a"]},
+    "a layer under two names": lambda t: t[64][0].update({"linear1.bias": torch.zeros(128)}),
+    "a number without end": lambda t: t | {"layer_structure": [1, 10**5000, 1]},
+    "a step without end": lambda t: t | {"step": 10**5000},
+    "a width without end": lambda t: t | {10**5000: t[64]},
+    "a name that is a number": lambda t: t | {"name": 3},
+    "a flag that is a text": lambda t: t | {"is_layer_norm": "yes"},
     "a step that is none": lambda t: t | {"step": "many"},
     "whole numbers for weights": lambda t: t[32][0].update(
         {"linear.0.bias": torch.zeros(64).int()}
