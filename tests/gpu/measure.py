@@ -55,6 +55,8 @@ class Bench:
     device: torch.device
     quick: bool
     record: Callable[..., None]
+    timing: Path
+    """A file that is there while something is timed."""
 
     def model(self, family: str, *parts: str, seed: int = 0) -> ModelBundle:
         return random_model(
@@ -66,6 +68,18 @@ class Bench:
 
     def count(self, wanted: int) -> int:
         return 2 if self.quick else wanted
+
+    def times_s(
+        self, step: Callable[[int], object], *, num_steps: int, warm_up: int
+    ) -> list[float]:
+        """Time steps; whoever shares the device holds still while the file `timing` is there."""
+        self.timing.touch()
+        try:
+            return step_times_s(
+                step, num_steps=self.count(num_steps), warm_up=warm_up, device=self.device
+            )
+        finally:
+            self.timing.unlink()
 
 
 def rig_of(bench: Bench, family: str, *parts: str, seed: int = 0, **values: Any) -> Rig:
@@ -101,11 +115,8 @@ def images_per_s(
     if bench.device.type == "cuda":
         torch.cuda.synchronize()
     first_s = time.perf_counter() - start_s
-    times = step_times_s(
-        lambda number: rig.stepper.update([ready[number % 2]]),
-        num_steps=bench.count(steps),
-        warm_up=0,
-        device=bench.device,
+    times = bench.times_s(
+        lambda number: rig.stepper.update([ready[number % 2]]), num_steps=steps, warm_up=0
     )
     return size / median_s(times), first_s
 
@@ -118,41 +129,51 @@ def curves(bench: Bench) -> None:
         "low memory": LOW_MEMORY,
         "low memory, compiled": LOW_MEMORY | {"torch_compile": True, "compile_scope": "blocks"},
     }
-    smoothed: dict[str, torch.Tensor] = {}
-    num_steps, size = (4 if bench.quick else 200), bench.count(4)
+    exact = None
     for name, values in ways.items():
-        rig = rig_of(bench, "sd1", **values, learning_rate=1e-4)
-        ready = [
-            fixed_batch(
-                rig.networks.bundle,
-                batch_size=size,
-                side_px=bench.side_px(512),
-                seed=step,
-                num_pictures=8,
-            )
-            for step in range(num_steps)
-        ]
-        losses: list[torch.Tensor] = []
-        times = step_times_s(
-            lambda step, rig=rig, ready=ready, losses=losses: losses.append(
-                rig.stepper.update([ready[step]]).loss / size
-            ),
-            num_steps=num_steps // 2,
-            warm_up=num_steps // 2,
-            device=bench.device,
-        )
-        curve = torch.stack(losses).cpu()
-        smoothed[name] = curve.unfold(0, num_steps // 4, num_steps // 4).mean(dim=1)
-        apart = (smoothed[name] / smoothed["fp32"] - 1).abs().max()
+        smoothed = curve_of(bench, name, values)
+        exact = smoothed if exact is None else exact
         bench.record(
             "curves",
             f"loss, {name}",
-            [round(float(one), 4) for one in smoothed[name]],
+            [round(float(one), 4) for one in smoothed],
             unit="mean of each quarter",
-            apart_from_fp32=round(float(apart), 4),
+            apart_from_fp32=round(float((smoothed / exact - 1).abs().max()), 4),
         )
-        bench.record("curves", f"speed, {name}, batch 4", size / median_s(times), unit="images/s")
-        free(rig)
+        let_go()
+
+
+def curve_of(bench: Bench, name: str, values: dict[str, Any]) -> torch.Tensor:
+    """Train on eight pictures and return the mean loss of each quarter of the steps."""
+    num_steps, size = (4 if bench.quick else 200), bench.count(4)
+    rig = rig_of(bench, "sd1", **values, learning_rate=1e-4)
+    rig.networks.park_text_encoder()
+    ready = [
+        fixed_batch(
+            rig.networks.bundle,
+            batch_size=size,
+            side_px=bench.side_px(512),
+            seed=step,
+            num_pictures=8,
+        )
+        for step in range(num_steps)
+    ]
+    losses = []
+    reset_peak(bench.device)
+
+    def step(number: int) -> None:
+        losses.append(rig.stepper.update([ready[number]]).loss / size)
+
+    half = num_steps // 2
+    times = bench.times_s(step, num_steps=half, warm_up=half)
+    bench.record(
+        "curves",
+        f"speed, {name}, batch {size}",
+        size / median_s(times),
+        unit="images/s",
+        peak_bytes=peak_bytes(bench.device),
+    )
+    return torch.stack(losses).cpu().unfold(0, num_steps // 4, num_steps // 4).mean(dim=1)
 
 
 def memory(bench: Bench) -> None:
@@ -165,23 +186,24 @@ def memory(bench: Bench) -> None:
         ("SD 1.5, activations too", "sd1", 512, {"cpu_offload_checkpointing": True}, None),
     )
     for name, family, side_px, more, goal in rows:
-        rig = rig_of(bench, family, **LOW_MEMORY | more)
-        rig.networks.park_text_encoder()
-        ready = batches(
-            bench, rig, size=1, side_px=side_px, with_contexts="train_text_encoder" not in more
-        )
-        reset_peak(bench.device)
-        times = step_times_s(
-            lambda number, rig=rig, ready=ready: rig.stepper.update([ready[number % 2]]),
-            num_steps=bench.count(4),
-            warm_up=2,
-            device=bench.device,
-        )
-        peak = peak_bytes(bench.device)
-        bench.record(
-            "memory", name, peak, unit="bytes", goal=goal, images_per_s=1 / median_s(times)
-        )
-        free(rig)
+        peak, rate = peak_of(bench, family, side_px, LOW_MEMORY | more)
+        bench.record("memory", name, peak, unit="bytes", goal=goal, images_per_s=rate)
+        let_go()
+
+
+def peak_of(
+    bench: Bench, family: str, side_px: int, values: dict[str, Any]
+) -> tuple[int | None, float]:
+    """Return the peak of training with single images in bytes, and images a second."""
+    rig = rig_of(bench, family, **values)
+    rig.networks.park_text_encoder()
+    trains_text = rig.networks.trains_text
+    ready = batches(bench, rig, size=1, side_px=side_px, with_contexts=not trains_text)
+    reset_peak(bench.device)
+    times = bench.times_s(
+        lambda number: rig.stepper.update([ready[number % 2]]), num_steps=4, warm_up=2
+    )
+    return peak_bytes(bench.device), 1 / median_s(times)
 
 
 def speed(bench: Bench) -> None:
@@ -193,6 +215,7 @@ def speed(bench: Bench) -> None:
     )
     for name, size, values in ways:
         one_speed(bench, "sd2-base", name, size, values)
+        let_go()
 
 
 def one_speed(
@@ -211,12 +234,12 @@ def one_speed(
         first_steps_s=first_s,
         peak_bytes=peak_bytes(bench.device),
     )
-    free(rig)
 
 
 def more_speed(bench: Bench) -> None:
     """Further batch sizes and SD 1.5."""
     one_speed(bench, "sd2-base", "compiled", 96, FAST)
+    let_go()
     one_speed(bench, "sd1", "compiled", 64, FAST)
 
 
@@ -237,7 +260,7 @@ def attention(bench: Bench) -> None:
                 mixed = torch.nn.functional.scaled_dot_product_attention(*tensors)
             mixed.sum().backward()
 
-        times = step_times_s(step, num_steps=5, warm_up=2, device=bench.device)
+        times = bench.times_s(step, num_steps=5, warm_up=2)
         bench.record("attention", kernel.name.lower(), median_s(times) * 1000, unit="ms")
 
 
@@ -266,28 +289,33 @@ def against_plain(bench: Bench) -> None:
         optimizer.step()
         optimizer.zero_grad()
 
-    times = step_times_s(step, num_steps=bench.count(8), warm_up=2, device=bench.device)
+    times = bench.times_s(step, num_steps=8, warm_up=2)
     bench.record("plain", f"sd2-base, batch {size}", size / median_s(times), unit="images/s")
-    free(rig)
 
 
 def overhead(bench: Bench) -> None:
     """The engine's step beside the bare loop, and what `deterministic` costs."""
     for deterministic in (False, True):
-        rig = rig_of(bench, "sd1", mixed_precision="bf16", deterministic=deterministic)
-        ready = batches(bench, rig, size=8, side_px=512)
-        bare = BareLoop(rig.networks, rig.stepper, ready[0])
-        how = {"num_steps": bench.count(10), "warm_up": 2, "device": bench.device}
-        bare_s = median_s(step_times_s(bare.step, **how))
-        engine_s = median_s(
-            step_times_s(lambda n, rig=rig, ready=ready: rig.stepper.update([ready[n % 2]]), **how)
-        )
+        engine, bare = beside_bare(bench, deterministic=deterministic)
         name = "deterministic" if deterministic else "as it is"
-        bench.record(
-            "overhead", f"sd1, batch 8, {name}", 8 / engine_s, unit="images/s", bare=8 / bare_s
-        )
-        free(rig)
+        bench.record("overhead", f"sd1, batch 8, {name}", engine, unit="images/s", bare=bare)
+        let_go()
     torch.use_deterministic_algorithms(False)
+
+
+def beside_bare(bench: Bench, *, deterministic: bool) -> tuple[float, float]:
+    """Return images a second of the engine's step and of the bare loop."""
+    size = bench.count(8)
+    rig = rig_of(bench, "sd1", mixed_precision="bf16", deterministic=deterministic)
+    ready = batches(bench, rig, size=size, side_px=512)
+    bare = BareLoop(rig.networks, rig.stepper, ready[0])
+    bare_s = median_s(bench.times_s(bare.step, num_steps=10, warm_up=2))
+    engine_s = median_s(
+        bench.times_s(
+            lambda number: rig.stepper.update([ready[number % 2]]), num_steps=10, warm_up=2
+        )
+    )
+    return size / engine_s, size / bare_s
 
 
 def caching(bench: Bench) -> None:
@@ -316,10 +344,8 @@ GROUPS: dict[str, Callable[[Bench], None]] = {
 }
 
 
-def free(rig: Rig) -> None:
-    """Let go of a model: hooks and optimizers hold their weights in circles."""
-    rig.networks.bundle.networks.clear()  # type: ignore[attr-defined]
-    del rig
+def let_go() -> None:
+    """Free the model of the row before: hooks and optimizers hold their weights in circles."""
     torch._dynamo.reset()
     gc.collect()
     if torch.cuda.is_available():
@@ -349,7 +375,7 @@ def main(arguments: argparse.Namespace) -> int:
 
     start_s = time.monotonic()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    bench = Bench(device, arguments.quick, record)
+    bench = Bench(device, arguments.quick, record, arguments.out / "timing")
     for name, value in facts():
         record("facts", name, value)
     failed = 0
@@ -360,14 +386,8 @@ def main(arguments: argparse.Namespace) -> int:
         except Exception:  # noqa: BLE001
             failed += 1
             record(name, "failed", traceback.format_exc()[-1500:])
-            free_after_failure()
+        let_go()
     return int(failed > 0)
-
-
-def free_after_failure() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,334 @@
+"""Trains the tiny Stable Diffusion from nothing, on pictures that it draws itself.
+
+    python tests/recipes/train_tiny.py OUT_FOLDER [--seconds 400] [--vae-steps 8000] [--seed 0]
+
+First the VAE (reconstruction, edges, a little of the Kullback-Leibler term), then the U-Net and the
+text encoder on its latents, with captions left out now and then for guidance. On a GPU each step is
+one CUDA graph. The pictures follow from the seed; what is computed differs in the last bits from
+one device to another.
+
+OUT_FOLDER/{vae,unet,text_encoder}.safetensors (float32; the last two are averages over the steps)
+and log.jsonl are renewed every 30 s. While a file named by --hold exists, training holds still, so
+that something else can be timed on the same device.
+
+B batch, C latent channels, H W latent height and width, S tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn import functional
+
+from sdft.formats.clip_tokens import ClipTokenizer
+from sdft.models.text import text_state_dict
+from sdft.models.tiny.drawing import draw
+from sdft.models.tiny.networks import SIDE_PX, new_networks
+from sdft.models.tiny.scenes import caption_of, draw_scene
+from sdft.models.vae import LATENT_SCALE
+from sdft.train.schedule import alphas_cumprod
+
+KL_WEIGHT = 1e-6
+EDGE_WEIGHT = 0.5
+"""Of the differences between neighbouring pixels: it keeps corners sharp."""
+DROPOUT = 0.1
+"""Share of the captions that are left out."""
+AVERAGE_DECAY = 0.999
+SAVE_EVERY_S = 30.0
+VAE_BATCH, UNET_BATCH = 64, 256
+CPU_SHARE = 16
+"""A CPU takes batches so many times smaller."""
+VAE_RATE, UNET_RATE = 1e-3, 1e-3
+WARM_UP = 200
+
+
+class Pictures:
+    """Scenes with their captions, drawn once and kept on the device."""
+
+    def __init__(self, number: int, *, seed: int, side_px: int, device: torch.device) -> None:
+        scenes = [draw_scene(seed, index) for index in range(number)]
+        parts = [
+            draw(scenes[start : start + 500], width=side_px, height=side_px, device=device)
+            for start in range(0, number, 500)
+        ]
+        self.rgb_N3HW = torch.cat(parts)
+        tokenizer = ClipTokenizer("eos")
+        captions = [caption_of(scene, seed, index) for index, scene in enumerate(scenes)]
+        known = {text: tokenizer.chunks(text, 75)[0] for text in {"", *captions}}
+        self.ids_NS = torch.tensor([known[text] for text in captions], device=device)
+        self.empty_S = torch.tensor(known[""], device=device)
+
+    def __len__(self) -> int:
+        return len(self.rgb_N3HW)
+
+
+def pixels_of(rgb_N3HW: Tensor) -> Tensor:
+    return rgb_N3HW.float() / 127.5 - 1
+
+
+class Recipe:
+    """Holds everything, says how it goes, saves what there is."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        torch.manual_seed(arguments.seed)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.out: Path = arguments.out
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.hold: Path | None = arguments.hold
+        self.started_s = time.monotonic()
+        self.deadline_s = self.started_s + arguments.seconds
+        self.networks = {name: one.to(self.device).train() for name, one in new_networks().items()}
+        self.saved_s = self.started_s
+
+    def log(self, **figures: Any) -> None:
+        line = json.dumps({"s": round(time.monotonic() - self.started_s, 1), **figures})
+        print(line, flush=True)
+        with (self.out / "log.jsonl").open("a", encoding="ascii") as lines:
+            lines.write(line + "\n")
+
+    def wait_while_held(self) -> None:
+        while self.hold is not None and self.hold.exists():
+            if self.device.type == "cuda":
+                torch.cuda.synchronize()
+            time.sleep(0.05)
+
+    def is_over(self) -> bool:
+        return time.monotonic() > self.deadline_s
+
+    def save(self, name: str, weights: dict[str, Tensor]) -> None:
+        plain = {key: one.detach().float().cpu().contiguous() for key, one in weights.items()}
+        save_file(plain, self.out / f"{name}.safetensors")
+
+
+def stepping(step: Callable[[], Tensor], device: torch.device) -> Callable[[], Tensor]:
+    """Return the step as one CUDA graph where there is a GPU; it gives the same tensor each time.
+
+    The step may read nothing from the device and must use the same tensors every time.
+    """
+    if device.type != "cuda":
+        return step
+    side: Any = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step()
+
+    def replay() -> Tensor:
+        graph.replay()
+        return loss
+
+    return replay
+
+
+def adam(weights: list[torch.nn.Parameter], rate: Tensor, device: torch.device) -> Any:
+    on_gpu = device.type == "cuda"
+    return torch.optim.AdamW(
+        weights, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=on_gpu, capturable=on_gpu
+    )
+
+
+def rate_at(step: int, share: float, top: float) -> float:
+    """Rise over the first steps, then fall as a cosine; `share` of the training is done."""
+    warm = min(1.0, (step + 1) / WARM_UP)
+    return top * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share))) + 1e-6
+
+
+def autocast(device: torch.device) -> Any:
+    # A graph may keep no casts from outside of it.
+    return torch.autocast(
+        device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False
+    )
+
+
+def train_vae(recipe: Recipe, pictures: Pictures, num_steps: int) -> None:
+    device, vae = recipe.device, recipe.networks["vae"]
+    weights = list(vae.parameters())
+    batch = VAE_BATCH if device.type == "cuda" else VAE_BATCH // CPU_SHARE
+    rate = torch.tensor(0.0, device=device)
+    optimizer = adam(weights, rate, device)
+
+    def step() -> Tensor:
+        chosen_B = torch.randint(0, len(pictures), (batch,), device=device)
+        pixels_B3HW = pixels_of(pictures.rgb_N3HW[chosen_B])
+        with autocast(device):
+            moments = vae.quant_conv(vae.encoder(pixels_B3HW))
+            mean, log_variance = moments.float().chunk(2, dim=1)
+            log_variance = log_variance.clamp(-30, 20)
+            latents = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+            drawn = vae.decoder(vae.post_quant_conv(latents)).float()
+        difference = drawn - pixels_B3HW
+        edges = difference.diff(dim=2).abs().mean() + difference.diff(dim=3).abs().mean()
+        divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).mean()
+        loss = difference.abs().mean() + 2 * (difference**2).mean() + EDGE_WEIGHT * edges
+        optimizer.zero_grad(set_to_none=False)
+        (loss + KL_WEIGHT * divergence).backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0, foreach=True)
+        optimizer.step()
+        return (difference.detach() ** 2).mean()
+
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    go = stepping(step, device)
+    for number in range(num_steps):
+        rate.fill_(rate_at(number, number / num_steps, VAE_RATE))
+        error = go()
+        if number % 20 == 0:
+            recipe.wait_while_held()
+        if number % 500 == 499:
+            recipe.log(vae_step=number + 1, psnr_db=10 * math.log10(4 / float(error)))
+        if recipe.is_over():
+            break
+    bake_scale(recipe, pictures)
+    recipe.save("vae", vae.state_dict())
+
+
+@torch.no_grad()
+def means_of(vae: Any, rgb_N3HW: Tensor) -> Tensor:
+    parts = [
+        vae.quant_conv(vae.encoder(pixels_of(part))).chunk(2, dim=1)[0]
+        for part in rgb_N3HW.split(250)
+    ]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def bake_scale(recipe: Recipe, pictures: Pictures) -> None:
+    """Let the latents, times the scale of Stable Diffusion, have mean 0 and variance 1."""
+    vae = recipe.networks["vae"].eval()
+    latents_NCHW = means_of(vae, pictures.rgb_N3HW[:2000])
+    shift_C = latents_NCHW.mean(dim=(0, 2, 3))
+    factor_C = 1 / (LATENT_SCALE * latents_NCHW.std(dim=(0, 2, 3)))
+    channels = len(shift_C)
+    into, out = vae.quant_conv, vae.post_quant_conv
+    into.bias[:channels] = (into.bias[:channels] - shift_C) * factor_C
+    into.weight[:channels] *= factor_C[:, None, None, None]
+    into.bias[channels:] += 2 * factor_C.log()
+    out.bias += (out.weight[:, :, 0, 0] * shift_C).sum(dim=1)
+    out.weight /= factor_C[None, :, None, None]
+    again = means_of(vae, pictures.rgb_N3HW[:2000]) * LATENT_SCALE
+    recipe.log(latent_mean=float(again.mean()), latent_std=float(again.std()))
+
+
+@torch.no_grad()
+def held_out_psnr(recipe: Recipe, pictures: Pictures) -> float:
+    vae = recipe.networks["vae"]
+    pixels = pixels_of(pictures.rgb_N3HW)
+    drawn = vae.decode(means_of(vae, pictures.rgb_N3HW)).sample.clamp(-1, 1)
+    errors_N = ((drawn - pixels) ** 2).mean(dim=(1, 2, 3))
+    return float((10 * torch.log10(4 / errors_N)).mean())
+
+
+class Averages:
+    """Moving averages of weights: what is saved."""
+
+    def __init__(self, weights: list[torch.nn.Parameter]) -> None:
+        self._weights = weights
+        self._averages = [weight.detach().clone() for weight in weights]
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        torch._foreach_lerp_(self._averages, self._weights, 1 - AVERAGE_DECAY)
+
+    @torch.no_grad()
+    def save(self, recipe: Recipe) -> None:
+        held = [weight.detach().clone() for weight in self._weights]
+        torch._foreach_copy_(self._weights, self._averages)
+        recipe.save("unet", recipe.networks["unet"].state_dict())
+        recipe.save("text_encoder", text_state_dict(recipe.networks["text_encoder"]))
+        torch._foreach_copy_(self._weights, held)
+
+
+def train_unet(recipe: Recipe, pictures: Pictures, latents_NCHW: Tensor, num_steps: int) -> None:
+    device = recipe.device
+    unet, text_encoder = recipe.networks["unet"], recipe.networks["text_encoder"]
+    weights = [*unet.parameters(), *text_encoder.parameters()]
+    averages = Averages(weights)
+    rate = torch.tensor(0.0, device=device)
+    optimizer = adam(weights, rate, device)
+    alphas_bar_T = alphas_cumprod().to(device)
+    batch = UNET_BATCH if device.type == "cuda" else UNET_BATCH // CPU_SHARE
+
+    def step() -> Tensor:
+        chosen_B = torch.randint(0, len(pictures), (batch,), device=device)
+        latents_BCHW = latents_NCHW[chosen_B].float()
+        dropped_B1 = torch.rand(batch, 1, device=device) < DROPOUT
+        ids_BS = torch.where(dropped_B1, pictures.empty_S, pictures.ids_NS[chosen_B])
+        timesteps_B = torch.randint(0, 1000, (batch,), device=device)
+        noise_BCHW = torch.randn_like(latents_BCHW)
+        alphas_bar = alphas_bar_T[timesteps_B].view(-1, 1, 1, 1)
+        noisy_BCHW = alphas_bar.sqrt() * latents_BCHW + (1 - alphas_bar).sqrt() * noise_BCHW
+        with autocast(device):
+            contexts_BSD = text_encoder(ids_BS)[0]
+            predicted = unet(noisy_BCHW, timesteps_B, contexts_BSD, return_dict=False)[0]
+        loss = functional.mse_loss(predicted.float(), noise_BCHW)
+        optimizer.zero_grad(set_to_none=False)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(weights, 1.0, foreach=True)
+        optimizer.step()
+        averages.follow()
+        return loss.detach()
+
+    for weight in weights:
+        weight.grad = torch.zeros_like(weight)
+    go = stepping(step, device)
+    started_s, held_s, number = time.monotonic(), 0.0, 0
+    while number < num_steps and not recipe.is_over():
+        # The schedule follows the clock: how many steps there will be is not known.
+        share = (time.monotonic() - started_s) / max(1e-9, recipe.deadline_s - started_s)
+        rate.fill_(rate_at(number, share, UNET_RATE))
+        loss = go()
+        number += 1
+        if number % 20 == 0:
+            before_s = time.monotonic()
+            recipe.wait_while_held()
+            held_s += time.monotonic() - before_s
+        if number % 500 == 0:
+            recipe.log(unet_step=number, loss=float(loss), held_s=round(held_s, 1))
+        if time.monotonic() - recipe.saved_s > SAVE_EVERY_S:
+            recipe.saved_s = time.monotonic()
+            averages.save(recipe)
+    averages.save(recipe)
+    recipe.log(unet_step=number, loss=float(loss), done=True)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    recipe = Recipe(arguments)
+    how = {"side_px": SIDE_PX, "device": recipe.device}
+    pictures = Pictures(arguments.pictures, seed=arguments.seed, **how)
+    recipe.log(pictures=len(pictures), device=str(recipe.device))
+    train_vae(recipe, pictures, arguments.vae_steps)
+    held_out = Pictures(min(500, arguments.pictures), seed=arguments.seed + 1, **how)
+    recipe.log(held_out_psnr_db=held_out_psnr(recipe, held_out))
+    latents_NCHW = means_of(recipe.networks["vae"], pictures.rgb_N3HW) * LATENT_SCALE
+    pictures.rgb_N3HW = pictures.rgb_N3HW[:, :, :0, :0].clone()
+    if recipe.device.type == "cuda":
+        torch.cuda.empty_cache()
+    train_unet(recipe, pictures, latents_NCHW, arguments.unet_steps)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seconds", type=float, default=400)
+    parser.add_argument("--vae-steps", type=int, default=8000)
+    parser.add_argument("--unet-steps", type=int, default=10**9)
+    parser.add_argument("--pictures", type=int, default=40_000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--hold", type=Path)
+    main(parser.parse_args())
