@@ -107,6 +107,8 @@ class Stepper:
     average: MovingAverage | None = None
     saved_tensors: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     """Surrounds the forward pass: says where tensors for the backward pass are kept."""
+    kernels: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    """Surrounds both passes: says which kernels are preferred."""
     before_change: Callable[[], None] = lambda: None
     """Called before the weights change: copies of them may still be under way."""
     looks_first: bool = False
@@ -131,11 +133,14 @@ class Stepper:
             is_last = position == len(batches) - 1
             with self._gradient_exchange(now=is_last):
                 contexts_BSD = self._contexts(batch)
-                with self.saved_tensors():
-                    losses_B = self.objective.losses(self.unet, batch, contexts_BSD)
-                # Gradients are averaged over the processes; the weights already hold the share.
-                scale = self.accelerator.num_processes
-                self._backward((losses_B * batch.weights_B).sum() * scale, len(host_batch))
+                # The backward pass may compute parts of the forward pass again: with the same
+                # kernels, or their tensors would not fit.
+                with self.kernels():
+                    with self.saved_tensors():
+                        losses_B = self.objective.losses(self.unet, batch, contexts_BSD)
+                    # Gradients are averaged over the processes; the weights hold the share.
+                    scale = self.accelerator.num_processes
+                    self._backward((losses_B * batch.weights_B).sum() * scale, len(host_batch))
             # What counts 0 stands for nothing: an image that cannot be read, or no image at all.
             total_loss += (losses_B.detach() * (batch.weights_B > 0)).sum()
             losses_finite.append(torch.isfinite(losses_B.detach()))

@@ -126,8 +126,12 @@ def stepping(step: Callable[[], Tensor], device: torch.device) -> Callable[[], T
             step()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        loss = step()
+    try:
+        with torch.cuda.graph(graph):
+            loss = step()
+    except RuntimeError as error:
+        print(f"no CUDA graph, so steps take longer: {error}", flush=True)
+        return step
 
     def replay() -> Tensor:
         graph.replay()

@@ -13,11 +13,15 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sdft.config.training import TrainingSettings
 from sdft.events import Emit, Notice, SettingChosen
 from sdft.models.checkpointing import checkpoint_blocks
 from sdft.models.compiling import CompileWishes, compile_unet, why_not_compiled
+
+HOPPER = (9, 0)
+"""Compute capability."""
 
 WORTH_IT_STEPS = 1000
 """Compiling one shape takes a minute or two, and saves some tenths of a second a step."""
@@ -93,6 +97,27 @@ def use_device(unet: Any, text_encoder: Any | None, wishes: DeviceUse) -> None:
             (enable or text_encoder.gradient_checkpointing_enable)()
     if wishes.compile is not None:
         compile_unet(unet, wishes.compile)
+
+
+def attention_kernels(
+    settings: TrainingSettings, device: torch.device
+) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what surrounds a step: on Hopper and newer GPUs cuDNN's attention comes first.
+
+    On an H100 it took 10.8 ms where flash attention took 17.3 ms (64 images of 512 px, the largest
+    self-attention of SD 2.x, forward and backward). It does not repeat to the same bits.
+    """
+    if device.type != "cuda" or settings.deterministic or settings.attention == "xformers":
+        return nullcontext
+    if torch.cuda.get_device_capability(device) < HOPPER:
+        return nullcontext
+    order = [
+        SDPBackend.CUDNN_ATTENTION,
+        SDPBackend.FLASH_ATTENTION,
+        SDPBackend.EFFICIENT_ATTENTION,
+        SDPBackend.MATH,
+    ]
+    return partial(sdpa_kernel, order, set_priority=True)
 
 
 def saved_tensors(

@@ -8,7 +8,7 @@ from sdft.config.training import TrainingSettings
 from sdft.formats.caption_reader import CaptionReader
 from sdft.formats.clip_tokens import ClipTokenizer
 from sdft.jobs.training.data import TrainingData
-from sdft.jobs.training.device_use import saved_tensors
+from sdft.jobs.training.device_use import attention_kernels, saved_tensors
 from sdft.jobs.training.masks import CachedMasks
 from sdft.jobs.training.networks import Networks
 from sdft.models.bundle import ModelBundle
@@ -103,6 +103,7 @@ def build_stepper(settings: TrainingSettings, networks: Networks) -> Stepper:
         rounding=networks.rounding,
         fused=networks.fused,
         saved_tensors=saved_tensors(settings, networks.accelerator.device),
+        kernels=attention_kernels(settings, networks.accelerator.device),
         average=networks.average,
     )
 
