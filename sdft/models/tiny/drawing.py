@@ -50,7 +50,7 @@ def draw(scenes: Sequence[Scene], *, width: int, height: int, device: torch.devi
             centre_N2 = centres_NK2[index, slot]
             u = (x_W - centre_N2[:, :1] * width)[:, None, :] / scale_N11[index]
             v = (y_H - centre_N2[:, 1:] * height)[:, :, None] / scale_N11[index]
-            distance = DISTANCES[shape](*torch.broadcast_tensors(u, v))
+            distance = DISTANCES[shape](u, v)
             inside = (0.5 - distance * scale_N11[index]).clamp(0, 1)
             cover_NHW[index] = torch.maximum(cover_NHW[index], inside)
     shade = _fill(scenes, x_W, y_H, shorter, device)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import torch
 from accelerate import Accelerator
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
 from sdft.models.text import encode_chunks
@@ -52,6 +54,21 @@ def fixed_batch(bundle, *, seed=7, side=16, **extras):
         weights_B=torch.full((BATCH,), 1 / BATCH),
         **extras,
     )
+
+
+def with_small_unet(bundle, seed=3):
+    """Return the bundle with a U-Net of two levels: for tests that make many steps."""
+    config = dict(bundle.unet.config) | {
+        "block_out_channels": (32, 64),
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "layers_per_block": 1,
+        "attention_head_dim": 1,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel.from_config(config)
+    return dataclasses.replace(bundle, networks=dict(bundle.networks) | {"unet": unet})
 
 
 def part_of(batch, start, stop):

@@ -9,7 +9,6 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 from sdft.config.training import TrainingSettings
 from sdft.errors import ConfigError
@@ -23,7 +22,7 @@ from sdft.train.objective import EPSILON, LossRecipe
 from sdft.train.schedule import alphas_cumprod
 from sdft.train.step import Objective, Stepper
 from sdft.train.weighting import WeightRecipe
-from tests.tensor.train.engine import fixed_batch
+from tests.tensor.train.engine import fixed_batch, with_small_unet
 
 FUSED = ChunkWishes(fused_backward=True)
 BF16 = TrainedPrecision(weights=torch.bfloat16, stochastic_rounding=True)
@@ -34,18 +33,7 @@ SMALL_CHUNK = 10_000
 @pytest.fixture(scope="module")
 def bundle(toys):
     """The toy with a U-Net of fewer blocks: each test makes several steps of two of them."""
-    whole = load_bundle(toys["sd1"])
-    config = dict(whole.unet.config) | {
-        "block_out_channels": (32, 64),
-        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
-        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
-        "layers_per_block": 1,
-        "attention_head_dim": 1,
-    }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        unet = UNet2DConditionModel.from_config(config)
-    return replace(whole, networks=dict(whole.networks) | {"unet": unet})
+    return with_small_unet(load_bundle(toys["sd1"]))
 
 
 @pytest.fixture(autouse=True)
