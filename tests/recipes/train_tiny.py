@@ -1,15 +1,17 @@
 """Trains the tiny Stable Diffusion from nothing, on pictures that it draws itself.
 
-    python tests/recipes/train_tiny.py OUT_FOLDER [--seconds 400] [--vae-steps 8000] [--seed 0]
+    python tests/recipes/train_tiny.py OUT_FOLDER [--seconds 400] [--vae-steps 8000] [--resume]
 
 First the VAE (reconstruction, edges, a little of the Kullback-Leibler term), then the U-Net and the
 text encoder on its latents, with captions left out now and then for guidance. On a GPU each step is
 one CUDA graph. The pictures follow from the seed; what is computed differs in the last bits from
-one device to another.
+one device to another. A CPU takes hours or days where a GPU takes minutes.
 
-OUT_FOLDER/{vae,unet,text_encoder}.safetensors (float32; the last two are averages over the steps)
-and log.jsonl are renewed every 30 s. While a file named by --hold exists, training holds still, so
-that something else can be timed on the same device.
+OUT_FOLDER/{vae,unet,text_encoder}.safetensors (float32; the last two are averages over the steps),
+log.jsonl and state.pt are renewed every 30 s. With --resume and the same other options training
+goes on from state.pt; --seconds counts what went before. While a file named by --hold exists,
+training holds still, so that something else can be timed on the same device. finish_tiny.py makes
+the package's model of the result.
 
 B batch, C latent channels, H W latent height and width, S tokens.
 """
@@ -52,6 +54,7 @@ CPU_SHARE = 16
 """A CPU takes batches so many times smaller."""
 VAE_RATE, UNET_RATE = 1e-3, 1e-3
 WARM_UP = 200
+RESUME_STRIDE = 1009
 
 
 class Pictures:
@@ -82,15 +85,21 @@ class Recipe:
     """Holds everything, says how it goes, saves what there is."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
-        torch.manual_seed(arguments.seed)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.out: Path = arguments.out
         self.out.mkdir(parents=True, exist_ok=True)
         self.hold: Path | None = arguments.hold
-        self.started_s = time.monotonic()
+        self.state: dict[str, Any] = {"stage": "vae", "step": 0, "spent_s": 0.0, "began_s": 0.0}
+        if arguments.resume:
+            self.state = torch.load(self.out / "state.pt", map_location=self.device)
+        # Resumed steps draw other numbers than the steps before them.
+        torch.manual_seed(arguments.seed + RESUME_STRIDE * self.state["step"])
+        self.started_s = time.monotonic() - self.state["spent_s"]
         self.deadline_s = self.started_s + arguments.seconds
         self.networks = {name: one.to(self.device).train() for name, one in new_networks().items()}
-        self.saved_s = self.started_s
+        for name, weights in self.state.get("networks", {}).items():
+            self.networks[name].load_state_dict(weights)
+        self.saved_s = time.monotonic()
 
     def log(self, **figures: Any) -> None:
         line = json.dumps({"s": round(time.monotonic() - self.started_s, 1), **figures})
@@ -106,6 +115,21 @@ class Recipe:
 
     def is_over(self) -> bool:
         return time.monotonic() > self.deadline_s
+
+    def is_time_to_save(self) -> bool:
+        if time.monotonic() - self.saved_s < SAVE_EVERY_S:
+            return False
+        self.saved_s = time.monotonic()
+        return True
+
+    def save_state(self, stage: str, step: int, began_s: float, **more: Any) -> None:
+        """Write what a resumed training needs, whole or not at all."""
+        networks = {name: one.state_dict() for name, one in self.networks.items()}
+        spent_s = time.monotonic() - self.started_s
+        figures = {"stage": stage, "step": step, "spent_s": spent_s, "began_s": began_s}
+        part = self.out / "state.part"
+        torch.save({**figures, "networks": networks, **more}, part)
+        part.replace(self.out / "state.pt")
 
     def save(self, name: str, weights: dict[str, Tensor]) -> None:
         plain = {key: one.detach().float().cpu().contiguous() for key, one in weights.items()}
@@ -145,6 +169,13 @@ def adam(weights: list[torch.nn.Parameter], rate: Tensor, device: torch.device) 
     return torch.optim.AdamW(
         weights, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=on_gpu, capturable=on_gpu
     )
+
+
+def restore(optimizer: Any, state: dict[str, Any], rate: Tensor) -> None:
+    """Take over an optimizer's state; the rate stays the tensor that the steps read."""
+    optimizer.load_state_dict(state)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def rate_at(step: int, share: float, top: float) -> float:
@@ -188,18 +219,24 @@ def train_vae(recipe: Recipe, pictures: Pictures, num_steps: int) -> None:
 
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
+    if recipe.state["step"]:
+        restore(optimizer, recipe.state["optimizer"], rate)
     go = stepping(step, device)
-    for number in range(num_steps):
+    for number in range(recipe.state["step"], num_steps):
         rate.fill_(rate_at(number, number / num_steps, VAE_RATE))
         error = go()
         if number % 20 == 0:
             recipe.wait_while_held()
         if number % 500 == 499:
             recipe.log(vae_step=number + 1, psnr_db=10 * math.log10(4 / float(error)))
+        if recipe.is_time_to_save():
+            recipe.save_state("vae", number + 1, 0.0, optimizer=optimizer.state_dict())
         if recipe.is_over():
             break
     bake_scale(recipe, pictures)
     recipe.save("vae", vae.state_dict())
+    recipe.state = {"stage": "unet", "step": 0, "began_s": time.monotonic() - recipe.started_s}
+    recipe.save_state("unet", 0, recipe.state["began_s"])
 
 
 @torch.no_grad()
@@ -250,6 +287,13 @@ class Averages:
         torch._foreach_lerp_(self._averages, self._weights, 1 - AVERAGE_DECAY)
 
     @torch.no_grad()
+    def restore(self, averages: list[Tensor]) -> None:
+        torch._foreach_copy_(self._averages, averages)
+
+    def state(self) -> list[Tensor]:
+        return self._averages
+
+    @torch.no_grad()
     def save(self, recipe: Recipe) -> None:
         held = [weight.detach().clone() for weight in self._weights]
         torch._foreach_copy_(self._weights, self._averages)
@@ -258,7 +302,9 @@ class Averages:
         torch._foreach_copy_(self._weights, held)
 
 
-def train_unet(recipe: Recipe, pictures: Pictures, latents_NCHW: Tensor, num_steps: int) -> None:
+def train_unet(  # noqa: PLR0915  its steps share a dozen tensors with the graph
+    recipe: Recipe, pictures: Pictures, latents_NCHW: Tensor, num_steps: int
+) -> None:
     device = recipe.device
     unet, text_encoder = recipe.networks["unet"], recipe.networks["text_encoder"]
     weights = [*unet.parameters(), *text_encoder.parameters()]
@@ -290,8 +336,18 @@ def train_unet(recipe: Recipe, pictures: Pictures, latents_NCHW: Tensor, num_ste
 
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
+    if recipe.state["step"]:
+        restore(optimizer, recipe.state["optimizer"], rate)
+        averages.restore(recipe.state["averages"])
     go = stepping(step, device)
-    started_s, held_s, number = time.monotonic(), 0.0, 0
+    started_s, held_s = recipe.started_s + recipe.state["began_s"], 0.0
+    number, loss = recipe.state["step"], torch.tensor(math.nan)
+
+    def save() -> None:
+        averages.save(recipe)
+        kept = {"optimizer": optimizer.state_dict(), "averages": averages.state()}
+        recipe.save_state("unet", number, recipe.state["began_s"], **kept)
+
     while number < num_steps and not recipe.is_over():
         # The schedule follows the clock: how many steps there will be is not known.
         share = (time.monotonic() - started_s) / max(1e-9, recipe.deadline_s - started_s)
@@ -304,10 +360,9 @@ def train_unet(recipe: Recipe, pictures: Pictures, latents_NCHW: Tensor, num_ste
             held_s += time.monotonic() - before_s
         if number % 500 == 0:
             recipe.log(unet_step=number, loss=float(loss), held_s=round(held_s, 1))
-        if time.monotonic() - recipe.saved_s > SAVE_EVERY_S:
-            recipe.saved_s = time.monotonic()
-            averages.save(recipe)
-    averages.save(recipe)
+        if recipe.is_time_to_save():
+            save()
+    save()
     recipe.log(unet_step=number, loss=float(loss), done=True)
 
 
@@ -315,8 +370,10 @@ def main(arguments: argparse.Namespace) -> None:
     recipe = Recipe(arguments)
     how = {"side_px": SIDE_PX, "device": recipe.device}
     pictures = Pictures(arguments.pictures, seed=arguments.seed, **how)
-    recipe.log(pictures=len(pictures), device=str(recipe.device))
-    train_vae(recipe, pictures, arguments.vae_steps)
+    recipe.log(pictures=len(pictures), seed=arguments.seed, device=str(recipe.device))
+    if recipe.state["stage"] == "vae":
+        train_vae(recipe, pictures, arguments.vae_steps)
+    recipe.networks["vae"].eval()
     held_out = Pictures(min(500, arguments.pictures), seed=arguments.seed + 1, **how)
     recipe.log(held_out_psnr_db=held_out_psnr(recipe, held_out))
     latents_NCHW = means_of(recipe.networks["vae"], pictures.rgb_N3HW) * LATENT_SCALE
@@ -335,4 +392,5 @@ if __name__ == "__main__":
     parser.add_argument("--pictures", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hold", type=Path)
+    parser.add_argument("--resume", action="store_true")
     main(parser.parse_args())
