@@ -41,6 +41,7 @@ COMMANDS = {
     "sample": "pictures from a checkpoint",
     "convert": "a model in another form: one file or a diffusers folder, another precision",
     "verify": "what a model is, and whether it is whole",
+    "bench": "how fast training is here, beside the bare minimum for the same work",
     "import": "config.toml from a batch file or another program's settings",
 }
 """Every command, in the order of the help. Its module is `sdft.cli.<name>`, its Typer `app`."""

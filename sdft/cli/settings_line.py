@@ -85,7 +85,7 @@ class Asked:
     problems: tuple[Problem, ...]
     """Every mistake of the line itself."""
 
-    def load(self, *, for_training: bool = False) -> Config:
+    def load(self, *, for_training: bool = False, need_dataset: bool = True) -> Config:
         """Read CONFIG and check all settings.
 
         Raises: UserError with every mistake, those of the line first.
@@ -93,7 +93,13 @@ class Asked:
         from sdft.config.load import load_config
 
         try:
-            config = load_config(self.config, self.settings, Path.cwd(), for_training=for_training)
+            config = load_config(
+                self.config,
+                self.settings,
+                Path.cwd(),
+                for_training=for_training,
+                need_dataset=need_dataset,
+            )
         except ConfigError as error:
             if not self.problems:
                 raise
@@ -117,7 +123,10 @@ def read_or_help(page: Page, words: Sequence[str]) -> Asked | None:
 
 
 def command_options(page: Page) -> tuple[Option, ...]:
-    """Return every option of a command: settings, then its own, then those of every command."""
+    """Return every option of a command: settings, then its own, then those of every command.
+
+    An option of its own takes the place of a setting with the same name.
+    """
     # pydantic looks through all installed packages for plugins of its own, which takes as long as
     # a third of all else here; sdft uses none.
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
@@ -128,6 +137,8 @@ def command_options(page: Page) -> tuple[Option, ...]:
 
     settings = [*settings_of(TrainingSettings), *dataset_settings()]
     options = {s.flag: _option_of(s, page.groups) for s in settings if s.name not in REFUSED}
+    for own in page.own:
+        options.pop(own.name, None)
     return (*options.values(), *page.own, *OUTPUT_OPTIONS)
 
 

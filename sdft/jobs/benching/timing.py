@@ -6,9 +6,11 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
 import torch
 
 
@@ -68,3 +70,13 @@ def reset_peak(device: torch.device) -> None:
 def peak_bytes(device: torch.device) -> int | None:
     """Return the most bytes that tensors took since `reset_peak`; none on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def process_peak_bytes() -> int:
+    """Return the most main memory that this process has had."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: it begins with what the parent process had.
+        return 1024 * int(status.read_text("ascii").partition("VmHWM:")[2].split()[0])
+    memory = psutil.Process().memory_info()
+    return int(getattr(memory, "peak_wset", memory.rss))
