@@ -41,7 +41,7 @@ def save(rig: Rig, folder: Path, *, side_px: int, emit: Emit) -> list[BenchRow]:
         networks=networks, settings=rig.settings, form="safetensors", resolution=(side_px, side_px)
     )
     start_s = perf_counter()
-    model_bytes = writer(folder / "model.safetensors", writer.content())
+    model_bytes = writer(folder / "model.safetensors", writer.content(state.progress))
     model_s = perf_counter() - start_s
     remove(folder / "model.safetensors")
     plain_model_s = _plain_s(folder / "plain", model_bytes)
