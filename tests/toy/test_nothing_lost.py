@@ -61,7 +61,7 @@ def messages(run, topic):
         ({"optimizer_type": "DAdaptAdam", "learning_rate": 1.0, **CONSTANT}, 2),
         ({"optimizer_type": "Prodigy", "learning_rate": 1.0, **CONSTANT}, 2),
         ({"mixed_precision": "bf16", "full_bf16": True, "save_precision": "float"}, 2),
-        (
+        pytest.param(
             {
                 "fused_backward_pass": True,
                 "optimizer_states_on_cpu": True,
@@ -75,6 +75,8 @@ def messages(run, topic):
                 "ema": True,
             },
             1,
+            # bfloat16 is slow on a CPU; the same in small: tests/tensor/train/test_chunks.py.
+            marks=pytest.mark.long,
         ),
         # At the border of two epochs, with words that are drawn anew on each use.
         ({"shuffle_caption": True, "caption_dropout_rate": 0.3, "flip_aug": True}, 5),

@@ -4,7 +4,9 @@ import pytest
 from accelerate.state import AcceleratorState
 
 
-@pytest.mark.parametrize("name", ["sd15-6gb", "small-dataset"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("sd15-6gb", marks=pytest.mark.long), "small-dataset"]
+)
 def test_a_preset_trains(toy, name):
     AcceleratorState._reset_state(reset_partial_state=True)
     run = toy(preset=name, max_train_epochs=1, learning_rate=1e-5)

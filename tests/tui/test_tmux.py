@@ -44,6 +44,8 @@ def test_a_run_is_watched_steered_stopped_resumed_and_ends_as_an_unwatched_one(
     weights = alone.communicate(timeout=WAIT_S)[0].split()[-1]
 
     run = tmp_path / "watched.run"
+    # Before the training makes it: where it starts slowly there would be nothing to watch yet.
+    run.mkdir()
     training = fake_training(run, STEPS, 0.1)
     try:
         watch(terminal, run)
