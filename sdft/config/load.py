@@ -6,7 +6,7 @@ ConfigError with every mistake.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,10 @@ from sdft.config.shorthands import fold_shorthands
 from sdft.config.training import TrainingSettings
 from sdft.config.values import Given, resolve_path, typed_values
 from sdft.errors import ConfigError, Problem, nearest
+
+
+Reader = Callable[[Path, Path], Document]
+"""Reads the file at a path as messages from a current folder name it; as `read_document` does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,24 +76,26 @@ def load_config(
     *,
     for_training: bool = False,
     need_dataset: bool = True,
+    read: Reader = read_document,
 ) -> Config:
     """Read CONFIG and the flags, and check everything.
 
     `flags` goes from setting names, as in TOML or as on the command line, to text or typed
     values; none means not given. `for_training` also checks what only training needs: that a
-    model and an output folder are named and that the model is there.
+    model and an output folder are named and that the model is there. `read` gives files that are
+    not on disk yet.
 
     Raises: ConfigError with all mistakes.
     """
     findings = Findings()
     path = path or _path_from_flag(flags, cwd)
-    document = read_document(cwd / path, cwd) if path is not None else None
+    document = read(cwd / path, cwd) if path is not None else None
     given = _sort_given(_preset(document, flags), document, flags, findings)
     training = _training(given.training, cwd, findings)
     sources, wrong = typed_values(SourceSettings, given.sources, cwd)
     findings.problems += wrong
     defaults = level_of(given.keys, cwd, findings)
-    dataset_document = _dataset_document(document, sources, given.sources, cwd, findings)
+    dataset_document = _dataset_document(document, sources, given.sources, cwd, findings, read)
     datasets: tuple[DatasetSettings, ...] = ()
     if dataset_document is not None:
         datasets = merged_datasets(dataset_document, defaults, cwd, findings)
@@ -206,6 +212,7 @@ def _dataset_document(
     given: Mapping[str, Given],
     cwd: Path,
     findings: Findings,
+    read: Reader,
 ) -> Document | None:
     """Return where the datasets are described: inline, in a file of their own, or by flags."""
     inline = document if document is not None and "datasets" in document.values else None
@@ -221,7 +228,7 @@ def _dataset_document(
                 )
             )
             return inline
-        found = _read_dataset_file(sources["dataset_config"], given, cwd, findings)
+        found = _read_dataset_file(sources["dataset_config"], given, cwd, findings, read)
     if found is not None:
         findings.notices += [
             Problem(f"{name} is not used: {found.name} describes the images", given[name].where)
@@ -237,10 +244,10 @@ def _dataset_document(
 
 
 def _read_dataset_file(
-    path: Path, given: Mapping[str, Given], cwd: Path, findings: Findings
+    path: Path, given: Mapping[str, Given], cwd: Path, findings: Findings, read: Reader
 ) -> Document | None:
     try:
-        found = read_document(path, cwd)
+        found = read(path, cwd)
     except ConfigError as error:
         if not path.exists():
             findings.problems += [
