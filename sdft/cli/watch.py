@@ -60,7 +60,7 @@ def command(
         raise EnvironmentFault(
             what="watching needs a terminal", fix="read events.jsonl or log.txt in the run's folder"
         )
-    _before_textual()
+    before_textual()
 
     from sdft.tui.picture import GRAPHICS, ask_terminal
     from sdft.tui.shell import quiet_collector
@@ -69,8 +69,8 @@ def command(
     from sdft.tui.words import language_of
 
     names = [own.name for own in THEMES]
-    _one_of("--theme", theme or DARK, names)
-    _one_of("--graphics", graphics, GRAPHICS)
+    one_of("--theme", theme or DARK, names)
+    one_of("--graphics", graphics, GRAPHICS)
     if graphics != "none" and not ask_terminal():
         graphics = "none"
     quiet_collector()
@@ -84,12 +84,17 @@ def command(
     ).run()
 
 
-def _before_textual() -> None:
+def before_textual() -> None:
+    """Set what Textual reads from the environment."""
     # Textual reads these once, when it is imported. A person's own values are left as they are.
     os.environ.setdefault("TEXTUAL_FPS", REDRAWS_PER_S)
     os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
 
 
-def _one_of(option: str, value: str, known: list[str] | tuple[str, ...]) -> None:
+def one_of(option: str, value: str, known: list[str] | tuple[str, ...]) -> None:
+    """Check an option's value.
+
+    Raises: UserError.
+    """
     if value not in known:
         raise UserError(what=f'{option}: no "{value}"', fix=f"known: {', '.join(known)}")

@@ -32,7 +32,6 @@ from sdft.config.training import TrainingSettings
 from sdft.config.values import Given, resolve_path, typed_values
 from sdft.errors import ConfigError, Problem, nearest
 
-
 Reader = Callable[[Path, Path], Document]
 """Reads the file at a path as messages from a current folder name it; as `read_document` does."""
 

@@ -141,6 +141,20 @@ class History:
         what, after = self.future[0]
         return History(after, (*self.past, (what, self.now)), self.future[1:]), what
 
+    def on_disk(self, saved: Draft) -> History:
+        """Return the history after its draft was written: all its drafts know the new files."""
+
+        def known(draft: Draft) -> Draft:
+            config = replace(draft.config, original=saved.config.original)
+            dataset = draft.dataset
+            if dataset is not None and saved.dataset is not None:
+                dataset = replace(dataset, original=saved.dataset.original)
+            return Draft(config=config, dataset=dataset)
+
+        past = tuple((what, known(draft)) for what, draft in self.past)
+        future = tuple((what, known(draft)) for what, draft in self.future)
+        return History(known(self.now), past, future)
+
     def settled(self) -> History:
         """Return the history after a field was left: typing there again is another edit."""
         return replace(self, last_edit="")
@@ -225,7 +239,7 @@ def with_subset(text: str, image_dir: str, dataset: int = 0) -> str:
         document = tomlkit.parse(text)
         entry = tomlkit.inline_table()
         entry.append("image_dir", image_dir)
-        document["datasets"][dataset]["subsets"].append(entry)  # type: ignore[index, union-attr]
+        document["datasets"][dataset]["subsets"].append(entry)
         return with_line_ends(tomlkit.dumps(document), text)
     prefix: KeyPath = ("datasets", dataset)
     if is_table:
@@ -245,7 +259,7 @@ def with_subset(text: str, image_dir: str, dataset: int = 0) -> str:
 def without_subset(text: str, subset: int, dataset: int = 0) -> str:
     """Return a dataset text without one of its subsets."""
     document = tomlkit.parse(text.replace("\r\n", "\n"))
-    table: Any = document["datasets"][dataset]  # type: ignore[index]
+    table: Any = document["datasets"][dataset]
     assert isinstance(table, Table | dict)
     subsets = table["subsets"]
     if len(subsets) == 1 and isinstance(subsets, AoT):

@@ -18,7 +18,8 @@ from sdft.config.document import Document, parsed, read_document, shown
 from sdft.config.load import Config, load_config
 from sdft.config.names import FLAG_TO_KEY
 from sdft.config.positions import KeyPath, toml_lines
-from sdft.config.preset import PRESETS, preset_document
+from sdft.config.preset import PRESETS
+from sdft.config.preset import preset_document as read_preset
 from sdft.config.settings import Setting, setting_named
 from sdft.config.training import TrainingSettings
 from sdft.config.write import toml_value
@@ -72,6 +73,11 @@ def declared(name: str) -> Setting:
     raise KeyError(name)
 
 
+@lru_cache(8)
+def preset_document(name: str) -> Document:
+    return read_preset(name)
+
+
 @lru_cache(32)
 def values_in(text: str) -> Mapping[str, Any]:
     """Return what a TOML text holds; nothing where it is none."""
@@ -120,7 +126,9 @@ def stated(draft: Draft, name: str, *, subset: int = 0, dataset: int = 0) -> Sta
     return Stated(value=setting.default, source="default", role=role, path=path)
 
 
-def place_for(draft: Draft, name: str, *, subset: int = 0, dataset: int = 0) -> tuple[Role, KeyPath]:
+def place_for(
+    draft: Draft, name: str, *, subset: int = 0, dataset: int = 0
+) -> tuple[Role, KeyPath]:
     """Return where a setting that stands nowhere yet is written."""
     setting = declared(name)
     if not setting.levels:
@@ -232,6 +240,10 @@ def check(draft: Draft, cwd: Path) -> Checked:
 
     try:
         config = load_config(draft.config.path, {}, cwd, for_training=True, read=read)
+    except OSError as error:
+        # Such as a folder that may not be looked into.
+        problem = Problem(error.strerror or str(error), str(error.filename or ""))
+        return Checked(config=None, problems=(problem,), notices=(), fields=("",))
     except ConfigError as error:
         fields = tuple(field_of(problem, draft, cwd) for problem in error.problems)
         return Checked(config=None, problems=error.problems, notices=(), fields=fields)
@@ -248,7 +260,7 @@ def field_of(problem: Problem, draft: Draft, cwd: Path) -> str:
             if known:
                 named = [key for key in known if key in problem.what]
                 return (named or known)[-1]
-    words = re.findall(r"[a-z][a-z0-9_]+", f"{problem.where} {problem.what}")
+    words: list[str] = re.findall(r"[a-z][a-z0-9_]+", f"{problem.where} {problem.what}")
     names = [FLAG_TO_KEY.get(word, word) for word in words]
     # A word such as `ema` may be the setting or its meaning; what has a `_` is a setting.
     found = [word for word in names if word in all_names()]

@@ -83,7 +83,9 @@ class Keeping:
 
 
 def _key(draft: Draft) -> str:
-    return blake2b(str(draft.config.path).encode("utf-8", "surrogateescape"), digest_size=8).hexdigest()
+    return blake2b(
+        str(draft.config.path).encode("utf-8", "surrogateescape"), digest_size=8
+    ).hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

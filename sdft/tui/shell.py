@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from textual.app import App, SystemCommand
 from textual.binding import ActiveBinding, Binding, BindingType
+from textual.dom import DOMNode
 from textual.screen import Screen
 
 from sdft.tui.ascii_filter import AsciiFilter
@@ -59,15 +60,16 @@ class Shell(App[None]):
         yield SystemCommand(words("common.theme"), words("palette.theme"), self.action_change_theme)
         for active in screen.active_bindings.values():
             binding = active.binding
-            if active.node is screen and active.enabled:
+            is_own = active.node is screen or getattr(active.node, "IN_PALETTE", False)
+            if is_own and active.enabled and binding.description:
                 yield SystemCommand(
-                    binding.description, f"[{binding.key}]".strip("[]"), self._runner(binding)
+                    binding.description, binding.key, self._runner(binding, active.node)
                 )
         yield SystemCommand(words("common.quit"), words("palette.quit"), self.action_quit)
 
-    def _runner(self, binding: Binding):  # type: ignore[no-untyped-def]
+    def _runner(self, binding: Binding, node: DOMNode):  # type: ignore[no-untyped-def]
         async def run() -> None:
-            await self.screen.run_action(binding.action)
+            await self.run_action(binding.action, default_namespace=node)
 
         return run
 

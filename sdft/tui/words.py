@@ -43,6 +43,13 @@ def _flat(table: Mapping[str, object], prefix: str) -> list[tuple[str, str]]:
     return pairs
 
 
+@cache
+def _hints(language: str) -> Mapping[str, str]:
+    """Return the settings' help in another language than that of their declarations."""
+    file = _FOLDER / f"hints.{language}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
 class Words:
     """Call it with a name and the values that the sentence has places for."""
 
@@ -56,6 +63,10 @@ class Words:
 
     def __contains__(self, name: str) -> bool:
         return name in self._catalogue
+
+    def hint(self, setting: str, declared: str) -> str:
+        """Return the one-line help of a setting; what its declaration says where there is none."""
+        return _hints(self.language).get(setting, declared)
 
     def known(self, name: str) -> str:
         """Return the words of a name, or the name where the catalogue has none."""

@@ -126,7 +126,7 @@ def test_a_folder_is_added_behind_the_others_and_taken_out_again(tmp_path: Path)
     assert [entry["image_dir"] for entry in values["datasets"][0]["subsets"]][1] == "more"
     kept = [row for row in more.splitlines(keepends=True) if row in STRANGE]
     assert len(kept) >= len(STRANGE.splitlines()) - 1
-    assert "\r\n    [[datasets.subsets]]\r\n    image_dir = \"more\"\r\n" in more
+    assert '\r\n    [[datasets.subsets]]\r\n    image_dir = "more"\r\n' in more
     less = tomllib.loads(without_subset(more, 1))
     assert less == tomllib.loads(draft.file(DATASET).text)
 

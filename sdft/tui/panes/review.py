@@ -1,0 +1,173 @@
+"""The review: what is still wrong, what the run will take, and the files with their changes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.content import Content
+from textual.widgets import Button, OptionList, Static
+from textual.widgets.option_list import Option
+
+from sdft.config.document import shown
+from sdft.config.training import TrainingSettings
+from sdft.tui.commands import Done, shown_line
+from sdft.tui.draft import Draft, changed_rows
+from sdft.tui.draft_values import Checked
+from sdft.tui.panes.working import WorkingPane, number, problem_words
+from sdft.tui.plan_words import plan_rows
+from sdft.tui.rows import literal, table
+from sdft.tui.starting import train_words
+
+PROBLEM_ROWS = 6
+
+
+class ReviewPane(WorkingPane):
+    """Problems on top, the plan on the left, the files on the right, the command below."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f5", "start", "key.start"),
+        Binding("f6", "copy", "key.copy_line"),
+        Binding("f8", "again", "key.again", show=False),
+    ]
+
+    def __init__(self) -> None:
+        super().__init__("step-review")
+        self._fields: Sequence[str] = ()
+        self._shown_texts: tuple[str, ...] = ()
+        self._has_plan = True
+
+    def compose(self) -> ComposeResult:
+        words = self.words
+        yield Static(Content(words("review.title")), classes="pane-title")
+        yield OptionList(id="problems", compact=True, markup=False)
+        with Horizontal(id="review-parts"):
+            with VerticalScroll(id="plan-box"):
+                yield Static("", id="plan")
+            with VerticalScroll(id="files-box"):
+                yield Static("", id="files")
+        with Horizontal(id="review-buttons"):
+            yield Button(words("review.start"), id="start", variant="primary", compact=True)
+            yield Button(words("review.save"), id="save", compact=True)
+            with Vertical():
+                yield Static("", id="line")
+
+    def first_focus(self) -> None:
+        problems = self.query_one("#problems")
+        (problems if problems.display else self.query_one("#start")).focus()
+
+    def show(self, draft: Draft, checked: Checked) -> None:
+        super().show(draft, checked)
+        self._show_problems(checked)
+        self._show_files(draft)
+        line = shown_line(train_words(draft, self.cwd))
+        self.query_one("#line", Static).update(literal(f"$ {line}", "$foreground-muted"))
+        self.query_one("#start", Button).disabled = bool(checked.problems)
+
+    def _show_problems(self, checked: Checked) -> None:
+        listed = self.query_one("#problems", OptionList)
+        listed.display = bool(checked.problems)
+        rows = [
+            Content.assemble(
+                Content.styled(f"✗ {field or problem.where or '-'}  ", "bold $error"),
+                literal(" ".join(problem.what.split())),
+                literal(f"  → {problem.fix}" if problem.fix else "", "$foreground-muted"),
+            )
+            for field, problem in zip(checked.fields, checked.problems, strict=True)
+        ]
+        self._fields = checked.fields
+        at = listed.highlighted
+        listed.clear_options()
+        listed.add_options([Option(row) for row in rows])
+        listed.highlighted = min(at or 0, len(rows) - 1) if rows else None
+
+    def _show_files(self, draft: Draft) -> None:
+        texts = tuple(file.text for file in draft.files)
+        if texts == self._shown_texts and not self.wizard.is_saving:
+            return
+        self._shown_texts = texts
+        parts = []
+        for file in draft.files:
+            name = "review.changed" if file.is_changed else "review.unchanged"
+            title = self.words(name, path=shown(file.path, self.cwd))
+            parts.append(Content.styled(literal(title).plain, "bold $primary"))
+            for mark, row in changed_rows(file.old_text, file.text):
+                style = {"+": "$success", "-": "$error", " ": "$foreground-muted"}[mark]
+                parts.append(literal(f"{mark} {row}", style))
+        self.query_one("#files", Static).update(Content("\n").join(parts))
+
+    @on(OptionList.OptionSelected, "#problems")
+    def _jump(self, event: OptionList.OptionSelected) -> None:
+        event.stop()
+        if event.option_index < len(self._fields):
+            self.wizard.go_to_field(self._fields[event.option_index])
+
+    @on(Button.Pressed, "#start")
+    def action_start(self) -> None:
+        self.wizard.start()
+
+    @on(Button.Pressed, "#save")
+    def _save(self, event: Button.Pressed) -> None:
+        event.stop()
+        self.wizard.action_save()
+
+    def action_copy(self) -> None:
+        line = shown_line(train_words(self.wizard.draft, self.cwd))
+        self.app.copy_to_clipboard(line)
+        self.app.notify(line, markup=False)
+
+    def action_again(self) -> None:
+        self.again()
+
+    # The plan.
+
+    def command(self, scratch: Path) -> Sequence[str]:
+        settings = str(scratch / "step-review.toml")
+        return (
+            ["plan", settings]
+            if self._has_plan
+            else ["bucket", settings, "--fates", str(scratch / "fates-review.jsonl")]
+        )
+
+    def waits(self, *, blocked: bool) -> None:
+        name = "review.no_plan" if blocked else "review.planning"
+        self.query_one("#plan", Static).update(Content(self.words(name)))
+
+    def came(self, done: Done) -> None:
+        if self._has_plan and any('no command "plan"' in one.what for one in done.problems):
+            self._has_plan = False
+            self.again()
+            return
+        plan = self.query_one("#plan", Static)
+        if not done.result or (done.code and "steps" not in done.result):
+            plan.update(literal(problem_words(done.problems), "$error"))
+            return
+        result = dict(done.result)
+        config = self.wizard.checked.config
+        if not self._has_plan and config is not None:
+            result = {"steps": steps_of(config.training, batches_of(done)), **result}
+        rows = plan_rows(result, self.words)
+        content = table(rows, max(self.query_one("#plan-box").content_size.width - 1, 30))
+        problems = done.result.get("problems") or []
+        for one in problems:
+            what = f"! {one.get('what', '')} {one.get('fix', '')}"
+            content = Content.assemble(content, "\n", literal(what.rstrip(), "$warning"))
+        plan.update(content)
+
+
+def steps_of(settings: TrainingSettings, batches: int) -> int:
+    """Return about how many steps a run has whose epochs have so many batches."""
+    if settings.max_train_epochs is None:
+        return settings.max_train_steps
+    return settings.max_train_epochs * ceil(batches / settings.gradient_accumulation_steps)
+
+
+def batches_of(done: Done | None) -> int:
+    """Return the batches of an epoch that the bucket command told; 0 where it told none."""
+    return number(done.result, "batches") if done is not None and not done.code else 0

@@ -1,0 +1,321 @@
+"""The wizard: six steps from a model to a run, one draft behind them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from textual import on, work
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.content import Content
+from textual.message import Message
+from textual.widgets import ContentSwitcher, Footer, Input, Static, Tab, Tabs
+from textual.worker import get_current_worker
+
+from sdft.config.document import shown
+from sdft.config.training import TrainingSettings
+from sdft.tui.draft import Draft, History
+from sdft.tui.draft_values import Checked, check, with_setting
+from sdft.tui.keeping import Keeping
+from sdft.tui.panes import buckets, images, model, words
+from sdft.tui.panes.pane import Edit, Pane
+from sdft.tui.panes.review import ReviewPane, steps_of
+from sdft.tui.panes.training import TrainingPane
+from sdft.tui.rows import literal
+from sdft.tui.screens.ask import AskYes
+from sdft.tui.screens.jump import JumpScreen
+from sdft.tui.screens.launching import Launching
+from sdft.tui.screens.recent import AskRecent
+from sdft.tui.widgets.setting_field import SettingField
+
+PANES: dict[str, type[Pane]] = {
+    "model": model.ModelPane,
+    "images": images.ImagesPane,
+    "words": words.WordsPane,
+    "buckets": buckets.BucketsPane,
+    "training": TrainingPane,
+    "review": ReviewPane,
+}
+STEPS = tuple(PANES)
+
+FIELDS_OF = {
+    "model": model.FIELDS,
+    "images": images.FIELDS,
+    "words": words.FIELDS,
+    "buckets": buckets.FIELDS,
+}
+
+KEEP_AFTER_S = 0.3
+"""Unsaved changes are written down when nothing more was typed for so long."""
+
+WIDTHS = ((0, "-narrow"), (100, "-wide"))
+HEIGHTS = ((0, "-low"), (32, "-high"))
+
+
+def step_of(name: str) -> str:
+    """Return the step whose pane has a setting."""
+    return next((step for step, names in FIELDS_OF.items() if name in names), "training")
+
+
+class WizardScreen(Launching):
+    """Holds the history of the draft; panes show it and post edits."""
+
+    CSS_PATH: ClassVar = ["../styles/wizard.tcss"]
+    AUTO_FOCUS: ClassVar = ""
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("f2", "along(-1)", "key.step_back", priority=True),
+        Binding("f3", "along(1)", "key.step_on", priority=True),
+        Binding("ctrl+o", "jump", "key.jump", priority=True),
+        Binding("ctrl+z", "undo", "key.undo", priority=True),
+        Binding("ctrl+y", "redo", "key.redo", show=False, priority=True),
+        Binding("ctrl+s", "save", "key.save_files"),
+        Binding("ctrl+r", "recent", "key.recent", show=False),
+    ]
+
+    class WasChecked(Message):
+        def __init__(self, draft: Draft, checked: Checked) -> None:
+            super().__init__()
+            self.draft = draft
+            self.checked = checked
+
+    def __init__(self, draft: Draft, cwd: Path, *, keeping: Keeping, graphics: str) -> None:
+        super().__init__()
+        self.HORIZONTAL_BREAKPOINTS = list(WIDTHS)
+        self.VERTICAL_BREAKPOINTS = list(HEIGHTS)
+        self.history = History(draft)
+        self.checked = Checked(config=None, problems=(), notices=(), fields=())
+        self.is_checked = False
+        self.cwd = cwd
+        self.keeping = keeping
+        self.graphics = graphics
+        self.subset = 0
+        """Which folder's own settings the fields show."""
+        self.batches = 0
+        """Of an epoch, as the buckets were last planned; 0 while it is not known."""
+        self.step = STEPS[0]
+
+    @property
+    def draft(self) -> Draft:
+        return self.history.now
+
+    def compose(self) -> ComposeResult:
+        yield Static("", id="wizard-title")
+        yield Tabs(*(Tab(self._tab(step), id=f"tab-{step}") for step in STEPS), id="steps")
+        yield ContentSwitcher(id="panes")
+        yield Static("", id="hint")
+        yield Footer(compact=True, show_command_palette=False)
+
+    async def on_mount(self) -> None:
+        # The step keys do what the row of tabs would do with the keys.
+        self.query_one("#steps").can_focus = False
+        self._draw_title()
+        await self.go_to(STEPS[0])
+        self._check(self.draft)
+        kept = self.keeping.kept(self.draft)
+        if kept is not None:
+            found = kept
+
+            def answer(yes: bool | None) -> None:
+                if yes:
+                    self.edit(found, "draft")
+                else:
+                    self.keeping.forget(self.draft)
+
+            self.app.push_screen(AskYes(self.words("wizard.kept")), answer)
+
+    # Steps.
+
+    async def go_to(self, step: str) -> None:
+        """Bring up a step; its pane is made at the first time."""
+        panes = self.query_one("#panes", ContentSwitcher)
+        name = f"step-{step}"
+        if not panes.query(f"#{name}"):
+            pane = PANES[step]()
+            pane.display = False
+            await panes.mount(pane)
+        self.step = step
+        panes.current = name
+        with self.prevent(Tabs.TabActivated):
+            self.query_one("#steps", Tabs).active = f"tab-{step}"
+        self._show()
+        self.pane.first_focus()
+
+    @property
+    def pane(self) -> Pane:
+        return self.query_one(f"#step-{self.step}", Pane)
+
+    @on(Tabs.TabActivated, "#steps")
+    async def _tab_chosen(self, event: Tabs.TabActivated) -> None:
+        event.stop()
+        step = str(event.tab.id).removeprefix("tab-")
+        if step != self.step:
+            await self.go_to(step)
+
+    async def action_along(self, by: int) -> None:
+        at = STEPS.index(self.step) + by
+        if 0 <= at < len(STEPS):
+            await self.go_to(STEPS[at])
+
+    def go_to_field(self, name: str) -> None:
+        self.run_worker(self._to_field(name), exclusive=True, group="jump")
+
+    async def _to_field(self, name: str) -> None:
+        await self.go_to(step_of(name))
+        pane = self.pane
+        if isinstance(pane, TrainingPane):
+            await pane.open_field(name)
+        for field in pane.query(SettingField):
+            if field.setting.name == name and field.display:
+                field.focus_editor()
+
+    def action_jump(self) -> None:
+        """Put a letter on every part that takes the keys."""
+        targets = [
+            widget
+            for widget in self.focus_chain
+            if widget.region.area and self.region.contains_region(widget.region)
+        ]
+
+        def jump(widget: object) -> None:
+            if widget in targets:
+                targets[targets.index(widget)].focus()
+
+        self.app.push_screen(JumpScreen(targets), jump)
+
+    # The draft.
+
+    def edit(self, draft: Draft, what: str, *, joins: bool = False) -> None:
+        before = self.history
+        self.history = before.edited(draft, what, joins=joins)
+        if self.history is not before:
+            self._changed(shows=not joins)
+
+    def _changed(self, *, shows: bool = True) -> None:
+        self._draw_title()
+        if shows:
+            self._show()
+        self._check(self.draft)
+
+    def on_setting_field_edited(self, event: SettingField.Edited) -> None:
+        event.stop()
+        draft = with_setting(self.draft, event.name, event.typed, subset=self.subset)
+        self.edit(draft, event.name, joins=event.is_typing)
+
+    def on_edit(self, event: Edit) -> None:
+        event.stop()
+        self.edit(event.change(self.draft), event.what)
+
+    def action_undo(self) -> None:
+        self._back_or_forth(*self.history.undone(), name="wizard.undone")
+
+    def action_redo(self) -> None:
+        self._back_or_forth(*self.history.redone(), name="wizard.redone")
+
+    def _back_or_forth(self, history: History, what: str, *, name: str) -> None:
+        self.history = history
+        if what:
+            self.notify(self.words(name, what=what), timeout=2, markup=False)
+            # The field that is typed in shows what was taken back, too.
+            focused = self.focused
+            if isinstance(focused, Input):
+                self.set_focus(None)
+            self._changed()
+            if focused is not None:
+                self.set_focus(focused)
+
+    @work(thread=True, exclusive=True, group="check", description="check the draft")
+    def _check(self, draft: Draft) -> None:
+        worker = get_current_worker()
+        checked = check(draft, self.cwd)
+        if worker.is_cancelled:
+            return
+        self.post_message(self.WasChecked(draft, checked))
+        time.sleep(KEEP_AFTER_S)
+        if not worker.is_cancelled:
+            self.keeping.keep(draft)
+
+    def on_wizard_screen_was_checked(self, event: WasChecked) -> None:
+        event.stop()
+        if event.draft is not self.draft:
+            return
+        self.checked = event.checked
+        self.is_checked = True
+        for step in STEPS:
+            self.query_one(f"#tab-{step}", Tab).label = self._tab(step)
+        self._show()
+
+    def _show(self) -> None:
+        """Draw the draft in the pane that is up."""
+        for pane in self.query(Pane):
+            if pane.display and pane.is_mounted:
+                pane.show(self.draft, self.checked)
+
+    # Rows around the panes.
+
+    def _tab(self, step: str) -> Content:
+        words = f"{STEPS.index(step) + 1} {self.words('step.' + step)}"
+        wrong = any(step_of(field) == step for field in self.checked.fields if field)
+        return Content.assemble(words, Content.styled(" !", "bold $error") if wrong else "")
+
+    def _draw_title(self) -> None:
+        draft = self.draft
+        names = "  ".join(shown(file.path, self.cwd) for file in draft.files)
+        mark = self.words("wizard.unsaved") if draft.is_changed else self.words("wizard.saved")
+        title = Content.assemble(
+            Content.styled("sdft wizard", "bold"),
+            "   ",
+            literal(names, "$foreground-muted"),
+            "   ",
+            Content.styled(mark, "$warning" if draft.is_changed else "$success"),
+        )
+        self.query_one("#wizard-title", Static).update(title)
+
+    def on_setting_field_entered(self, event: SettingField.Entered) -> None:
+        event.stop()
+        self.history = self.history.settled()
+        hint = self.query_one("#hint", Static)
+        if event.field is None:
+            hint.update("")
+            return
+        setting = event.field.setting
+        facts = [setting.range] if setting.range else []
+        if setting.default is not None:
+            facts.append(self.words("wizard.default", value=setting.default))
+        hint.update(
+            Content.assemble(
+                literal(self.words.hint(setting.name, setting.help)),
+                literal(f"  ({'; '.join(facts)})" if facts else "", "$foreground-muted"),
+            )
+        )
+
+    # Files and runs.
+
+    def was_saved(self, draft: Draft) -> None:
+        self.history = self.history.on_disk(draft)
+        self._draw_title()
+        self._show()
+        self._check(self.draft)
+
+    def total_steps(self, settings: TrainingSettings) -> int:
+        """Return the length of the run; 0 while the number of batches is not known."""
+        if settings.max_train_epochs is not None and not self.batches:
+            return 0
+        return steps_of(settings, self.batches)
+
+    def action_recent(self) -> None:
+        paths = self.keeping.recent()
+        if not paths:
+            self.notify(self.words("wizard.no_recent"), markup=False)
+            return
+        self.app.push_screen(AskRecent(paths), self._reopen)
+
+    def _reopen(self, path: Path | None) -> None:
+        if path is not None:
+            self.keeping.keep(self.draft)
+            self.app.open(path)  # type: ignore[attr-defined]
+
+    def keep_now(self) -> None:
+        """Write down what is not saved, on the way out."""
+        self.keeping.keep(self.draft)
