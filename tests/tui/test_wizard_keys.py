@@ -294,7 +294,7 @@ def test_saving_writes_both_files_and_enter_on_a_problem_goes_to_its_field(tmp_p
         await pilot.press("f5")
         await shown(app, pilot, "Not yet")
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: (folder / "config.toml").exists())
+        await until(pilot, (folder / "config.toml").exists)
         await until(pilot, lambda: not wizard.draft.is_changed)
         await shown(app, pilot, "config.toml: as on disk")
         app.screen.query_one("#problems").focus()
@@ -347,7 +347,7 @@ def test_an_earlier_project_is_opened_again(tmp_path: Path) -> None:
 
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         await pilot.press("ctrl+s")
-        await until(pilot, lambda: (first / "config.toml").exists())
+        await until(pilot, (first / "config.toml").exists)
         app.open(second)
         await until(pilot, lambda: wizard_of(app).draft.config.path.parent == second)
         await pilot.press("ctrl+r")

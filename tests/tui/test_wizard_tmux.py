@@ -68,25 +68,17 @@ def replace_value(walk: Walk, value: str) -> None:
     walk.write(value)
 
 
-def test_from_a_folder_of_images_to_a_checkpoint(
-    tmp_path: Path, terminal: Terminal, toy_files: Path
-) -> None:
-    folder = tmp_path / "cats"
-    folder.mkdir()
-    shutil.copytree(toy_files / "images", folder / "images")
-    model = toy_files / "model.safetensors"
-    walk = Walk(terminal, Path(os.environ.get("KEEP_SCREENS", tmp_path / "screens")))
-    start(terminal, folder, tmp_path / "state")
-
-    walk.see("No model yet", "model")
-    walk.write(str(model))
-    walk.see("Stable Diffusion 1.x\n.*epsilon", "model-found")
+def choose_images(walk: Walk) -> None:
     walk.press("F3")
     walk.see("▶ images", "images")
     walk.press("Down")
     walk.see(r"captions \(\.txt\) +9  100%", "images-counted")
     walk.press("Enter")
     walk.see("images  ✓", "images-used")
+
+
+def choose_settings(walk: Walk) -> None:
+    """Look at words and buckets, and set what a tiny model on a processor wants."""
     walk.press("F3")
     walk.see("9 uses   0 without words", "words")
     walk.press("F3")
@@ -115,6 +107,23 @@ def test_from_a_folder_of_images_to_a_checkpoint(
     walk.see("bf16", "precision")
     walk.press("Home", "Enter")
     walk.see(r"mixed_precision +no", "training-changed")
+
+
+def test_from_a_folder_of_images_to_a_checkpoint(
+    tmp_path: Path, terminal: Terminal, toy_files: Path
+) -> None:
+    folder = tmp_path / "cats"
+    folder.mkdir()
+    shutil.copytree(toy_files / "images", folder / "images")
+    model = toy_files / "model.safetensors"
+    walk = Walk(terminal, Path(os.environ.get("KEEP_SCREENS", tmp_path / "screens")))
+    start(terminal, folder, tmp_path / "state")
+
+    walk.see("No model yet", "model")
+    walk.write(str(model))
+    walk.see("Stable Diffusion 1.x\n.*epsilon", "model-found")
+    choose_images(walk)
+    choose_settings(walk)
     walk.press("F3")
     walk.see(r"\+ image_dir = .images.", "review")
     walk.press("F5")

@@ -41,7 +41,9 @@ def app_for(
     folder: Path, path: Path | None = None, *, language: str = "en", **options: Any
 ) -> WizardApp:
     keeping = Keeping(folder.parent / f"state of {folder.name}")
-    return WizardApp(path, folder, language=language, keeping=keeping, **options)
+    app = WizardApp(path, folder, language=language, keeping=keeping, **options)
+    app.animation_level = "none"
+    return app
 
 
 def play(app: WizardApp, script: Script, size: tuple[int, int] = (120, 40)) -> None:
