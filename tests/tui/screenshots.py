@@ -14,8 +14,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from sdft.events import ignore
+from sdft.jobs.demo import prepare_demo
 from sdft.rundir import RunDir
+from sdft.tui.keeping import Keeping
 from sdft.tui.watch_app import WatchApp
+from sdft.tui.wizard_app import WizardApp
 from tests.tui.recorder import Recorder, example_run
 
 FONTS = "'DejaVu Sans Mono','Cascadia Mono',Menlo,Consolas,'Noto Sans Mono CJK JP',monospace"
@@ -26,6 +30,8 @@ SHOTS = (
     ("watch-samples", "en", ("3", "left", "c", "right")),
     ("watch-ja", "ja", ()),
 )
+WIZARD_SHOTS = (("wizard-images", 1), ("wizard-buckets", 3), ("wizard-review", 5))
+
 """Name, language, keys."""
 
 
@@ -68,6 +74,28 @@ async def shoot(run: RunDir, others: list[RunDir], language: str, keys: tuple[st
         return app.export_screenshot(title=f"sdft watch {run.path.name}")
 
 
+async def shoot_wizard(folder: Path, num_steps: int) -> str:
+    app = WizardApp(None, folder, language="en", graphics="blocks", keeping=Keeping(folder / "s"))
+    async with app.run_test(size=(110, 32)) as pilot:
+        await pilot.pause(1.0)
+        for _ in range(num_steps):
+            await pilot.press("f3")
+        await pilot.pause(1.0)
+        if num_steps == 1:
+            await pilot.press("down")
+        await pilot.pause(5.0)
+        return app.export_screenshot(title="sdft wizard")
+
+
+def wizard_project(folder: Path) -> Path:
+    """Make a project of a tiny model and pictures made for it."""
+    prepare_demo(folder, emit=ignore)
+    config = (folder / "config.toml").read_text(encoding="utf-8")
+    config = re.sub("output_dir = .*", "output_dir = '~/hills/output'", config)
+    (folder / "config.toml").write_text(config + "min_snr_gamma = 5.0\n", encoding="utf-8")
+    return folder
+
+
 def own_fonts(svg: str) -> str:
     """Name fonts that people have, instead of one that is loaded from another host."""
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
@@ -81,6 +109,10 @@ def main(folder: Path) -> None:
         for name, language, keys in SHOTS:
             others = [second.run] if name == "watch-curves" else []
             svg = asyncio.run(shoot(first.run, others, language, keys))
+            (folder / f"{name}.svg").write_text(own_fonts(svg), encoding="utf-8")
+        project = wizard_project(Path(temporary) / "hills")
+        for name, num_steps in WIZARD_SHOTS:
+            svg = asyncio.run(shoot_wizard(project, num_steps))
             (folder / f"{name}.svg").write_text(own_fonts(svg), encoding="utf-8")
 
 

@@ -1,6 +1,6 @@
 """The wizard as it looks, at two sizes and in two languages, without what takes a command.
 
-UPDATE_GOLDENS=1 python -m pytest tests/tui/test_wizard_snapshots.py writes the expected screens anew.
+UPDATE_GOLDENS=1 python -m pytest tests/tui/test_wizard_snapshots.py writes them anew.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import json
 import os
 import shlex
 import shutil
+import time
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,8 @@ pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(shutil.which("tmux") is None, reason="tmux is not installed"),
 ]
+
+KEY_PAUSE_S = 0.4
 
 
 @pytest.fixture
@@ -48,7 +51,11 @@ class Walk:
         return screen
 
     def press(self, *keys: str) -> None:
-        self.terminal.press(*keys)
+        """Press keys at a person's pace: those that move the focus take effect after letters."""
+        for key in keys:
+            time.sleep(KEY_PAUSE_S)
+            self.terminal.press(key)
+        time.sleep(KEY_PAUSE_S)
 
     def write(self, text: str) -> None:
         self.terminal._tmux("send-keys", "-t", "w", "-l", text)
@@ -165,8 +172,6 @@ def test_leaving_the_wizard_does_not_stop_the_training(
 
     def is_finished() -> bool:
         return status.exists() and json.loads(status.read_text())["state"] == "finished"
-
-    import time
 
     deadline_s = time.monotonic() + 300
     while not is_finished() and time.monotonic() < deadline_s:

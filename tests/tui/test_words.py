@@ -7,11 +7,18 @@ import string
 import pytest
 from rich.cells import cell_len
 
+from sdft.config.preset import PRESETS
 from sdft.control import COMMANDS
+from sdft.tui.panes.images import Chosen
+from sdft.tui.panes.training import folded_groups
+from sdft.tui.screens.mend import MendScreen
+from sdft.tui.screens.run import RunScreen
 from sdft.tui.screens.steering import Steering
 from sdft.tui.screens.watch import TABS, WatchScreen
+from sdft.tui.screens.wizard import STEPS, WizardScreen, pane_class
 from sdft.tui.shell import Shell
 from sdft.tui.viewing import CHARTS
+from sdft.tui.widgets.folder_tree import FolderTree
 from sdft.tui.words import LANGUAGES, Words, catalogue, language_of
 from sdft.views.run_state import STATES
 
@@ -31,11 +38,14 @@ def test_every_language_has_the_same_names_with_the_same_places(language: str) -
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_key_part_state_and_curve_has_words(language: str) -> None:
     words = Words(language)
-    for kind in (Shell, Steering, WatchScreen):
+    panes = [*map(pane_class, STEPS), Chosen, FolderTree]
+    for kind in (Shell, Steering, WatchScreen, WizardScreen, MendScreen, RunScreen, *panes):
         for binding in kind.BINDINGS:
             if binding.description:
                 assert binding.description in words, binding
-    for names, group in ((STATES, "state"), (TABS, "tab"), (CHARTS, "curve")):
+    groups = [name.replace(" ", "_") for name in folded_groups()]
+    wizard = ((STEPS, "step"), (PRESETS, "preset"), (groups, "group"))
+    for names, group in ((STATES, "state"), (TABS, "tab"), (CHARTS, "curve"), *wizard):
         assert all(f"{group}.{name}" in words for name in names)
     for name in COMMANDS.keys() - {"set"}:
         assert f"ask.{name}" in words

@@ -18,6 +18,7 @@ from textual.worker import get_current_worker
 
 from sdft.tui.commands import Done
 from sdft.tui.fates_file import read_some
+from sdft.tui.panes.fields import FIELDS_OF
 from sdft.tui.panes.working import WorkingPane, number, problem_words
 from sdft.tui.picture import SmallPicture, picture_widget, read_picture
 from sdft.tui.rows import literal
@@ -26,10 +27,8 @@ from sdft.tui.widgets.setting_field import SettingField
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FIELDS = (
-    "resolution", "batch_size", "enable_bucket", "min_bucket_reso", "max_bucket_reso",
-    "bucket_reso_steps", "bucket_no_upscale", "random_crop", "resize_interpolation",
-)  # fmt: skip
+FIELDS = FIELDS_OF["buckets"]
+
 
 NUM_IMAGES_SHOWN = 500
 BAR_COLUMNS = 20

@@ -20,13 +20,14 @@ from sdft.config.values import resolve_path
 from sdft.tui.draft import DATASET, Draft, without_subset
 from sdft.tui.draft_values import Checked, image_dirs
 from sdft.tui.folder_look import FolderCounts, look_at, with_folder
+from sdft.tui.panes.fields import FIELDS_OF
 from sdft.tui.panes.pane import Edit, Pane
 from sdft.tui.rows import literal, table
 from sdft.tui.widgets.folder_tree import FolderTree
 from sdft.tui.widgets.setting_field import SettingField
 from sdft.views.text import visible
 
-FIELDS = ("image_dir", "metadata_file", "num_repeats", "recursive", "flip_aug", "is_reg")
+FIELDS = FIELDS_OF["images"]
 
 
 class Chosen(OptionList):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import on, work
 from textual.app import ComposeResult
@@ -19,13 +19,17 @@ from textual.worker import get_current_worker
 from sdft.config.values import resolve_path
 from sdft.tui.draft import Draft
 from sdft.tui.draft_values import Checked, stated, with_setting
-from sdft.tui.model_look import Found, look_at_model
+from sdft.tui.panes.fields import FIELDS_OF
 from sdft.tui.panes.pane import Edit, Pane
 from sdft.tui.rows import literal, table
 from sdft.tui.widgets.setting_field import SettingField
 from sdft.units import format_bytes
 
-FIELDS = ("pretrained_model_name_or_path", "vae", "v2", "v_parameterization", "clip_skip")
+if TYPE_CHECKING:
+    from sdft.tui.model_look import Found
+
+FIELDS = FIELDS_OF["model"]
+
 
 BLOCK_BYTES = 8 * 1024 * 1024
 
@@ -100,6 +104,9 @@ class ModelPane(Pane):
 
     @work(thread=True, exclusive=True, group="model", description="look at the model")
     def _look(self, typed: str, folder: Path) -> None:
+        # Takes 40 ms to import; the first screen is up before.
+        from sdft.tui.model_look import look_at_model
+
         worker = get_current_worker()
         path = resolve_path(typed, self.cwd, folder)
         found = look_at_model(path)

@@ -58,6 +58,9 @@ class Pane(Vertical):
             place = stated(draft, name, subset=self.wizard.subset)
             field.show(place, checked.problem_of(name))
 
+    async def open_field(self, name: str) -> None:
+        """Bring up a field that is folded away."""
+
     def first_focus(self) -> None:
         """Give the keys to the part that a person wants first."""
         for field in self.query(SettingField):

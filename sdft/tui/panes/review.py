@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,7 +15,6 @@ from textual.widgets import Button, OptionList, Static
 from textual.widgets.option_list import Option
 
 from sdft.config.document import shown
-from sdft.config.training import TrainingSettings
 from sdft.tui.commands import Done, shown_line
 from sdft.tui.draft import Draft, changed_rows
 from sdft.tui.draft_values import Checked
@@ -151,7 +149,8 @@ class ReviewPane(WorkingPane):
         result = dict(done.result)
         config = self.wizard.checked.config
         if not self._has_plan and config is not None:
-            result = {"steps": steps_of(config.training, batches_of(done)), **result}
+            self.wizard.batches = number(done.result, "batches")
+            result = {"steps": self.wizard.total_steps(config.training), **result}
         rows = plan_rows(result, self.words)
         content = table(rows, max(self.query_one("#plan-box").content_size.width - 1, 30))
         problems = done.result.get("problems") or []
@@ -159,15 +158,3 @@ class ReviewPane(WorkingPane):
             what = f"! {one.get('what', '')} {one.get('fix', '')}"
             content = Content.assemble(content, "\n", literal(what.rstrip(), "$warning"))
         plan.update(content)
-
-
-def steps_of(settings: TrainingSettings, batches: int) -> int:
-    """Return about how many steps a run has whose epochs have so many batches."""
-    if settings.max_train_epochs is None:
-        return settings.max_train_steps
-    return settings.max_train_epochs * ceil(batches / settings.gradient_accumulation_steps)
-
-
-def batches_of(done: Done | None) -> int:
-    """Return the batches of an epoch that the bucket command told; 0 where it told none."""
-    return number(done.result, "batches") if done is not None and not done.code else 0

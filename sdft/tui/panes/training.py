@@ -17,20 +17,15 @@ from sdft.config.training import TrainingSettings
 from sdft.tui.draft import Draft
 from sdft.tui.draft_values import Checked, stated, with_preset
 from sdft.tui.figure import ChartLine, ChartPlan
-from sdft.tui.panes import model, words
+from sdft.tui.panes.fields import FIELDS_OF
 from sdft.tui.panes.pane import Edit, Pane
 from sdft.tui.rate_curve import rate_points
 from sdft.tui.widgets.chart import Chart
 from sdft.tui.widgets.setting_field import SettingField
 from sdft.views.series import Point
 
-FIELDS = (
-    "output_dir", "output_name", "max_train_epochs", "max_train_steps", "learning_rate",
-    "lr_scheduler", "lr_warmup_steps", "optimizer_type", "gradient_accumulation_steps",
-    "mixed_precision", "gradient_checkpointing", "cache_latents_to_disk", "train_text_encoder",
-    "save_every_n_epochs", "save_precision", "sample_prompts", "sample_every_n_steps", "seed",
-)  # fmt: skip
-"""Not folded, in this order."""
+FIELDS = FIELDS_OF["training"]
+
 
 STEPS_UNKNOWN = 1000
 """Length of the curve's axis while it is not known how many steps an epoch has."""
@@ -40,7 +35,7 @@ CURVE_COLOR = (122, 162, 247)
 
 def folded_groups() -> dict[str, list[str]]:
     """Return the names of all other settings by group."""
-    shown = {*FIELDS, *model.FIELDS, *words.FIELDS}
+    shown = {name for names in FIELDS_OF.values() for name in names}
     groups: dict[str, list[str]] = {}
     for setting in settings_of(TrainingSettings):
         if setting.name not in shown:

@@ -19,17 +19,15 @@ from sdft.dataset.word_files import with_dot, words_file
 from sdft.tui.commands import Done
 from sdft.tui.draft import DATASET
 from sdft.tui.draft_values import image_dirs, stated
+from sdft.tui.panes.fields import FIELDS_OF
 from sdft.tui.panes.working import WorkingPane, number, problem_words
 from sdft.tui.rows import literal
 from sdft.tui.screens.caption import CaptionScreen
 from sdft.tui.screens.label import LabelScreen
 from sdft.tui.widgets.setting_field import SettingField
 
-FIELDS = (
-    "caption_extension", "shuffle_caption", "keep_tokens", "caption_dropout_rate",
-    "caption_tag_dropout_rate", "caption_separator", "keep_tokens_separator", "caption_prefix",
-    "caption_suffix", "enable_wildcard", "class_tokens", "max_token_length", "weighted_captions",
-)  # fmt: skip
+FIELDS = FIELDS_OF["words"]
+
 
 NUM_SHOWN = 200
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from textual import work
 from textual.message import Message
 
 from sdft.config.load import Config
 from sdft.errors import SdftError
-from sdft.rundir import FINISHED
 from sdft.tui.draft import Draft
 from sdft.tui.draft_values import Checked
 from sdft.tui.keeping import Keeping
 from sdft.tui.screens.ask_run import AskRun
-from sdft.tui.screens.run import RunScreen
 from sdft.tui.shell import Worded
-from sdft.tui.starting import Started, run_of, start_training
+
+if TYPE_CHECKING:
+    from sdft.tui.starting import Started
 
 
 class Launching(Worded):
@@ -64,6 +65,9 @@ class Launching(Worded):
 
     @work(thread=True, exclusive=True, group="save", description="save the files")
     def _save(self, draft: Draft, config: Config | None) -> None:
+        # Brings psutil, which the first screen need not wait for.
+        from sdft.tui.starting import run_of
+
         state = ""
         try:
             saved = draft.saved()
@@ -87,7 +91,7 @@ class Launching(Worded):
         if not event.starts:
             self.notify(self.words("wizard.was_saved"), timeout=3, markup=False)
         elif event.state:
-            question = AskRun(is_finished=event.state == FINISHED)
+            question = AskRun(is_finished=event.state == "finished")
             self.app.push_screen(question, self._with_flags)
         else:
             self._with_flags(())
@@ -99,6 +103,8 @@ class Launching(Worded):
 
     @work(thread=True, exclusive=True, group="start", description="start the training")
     def _start(self, draft: Draft, config: Config, flags: tuple[str, ...]) -> None:
+        from sdft.tui.starting import start_training
+
         try:
             started = start_training(draft, config, self.cwd, flags)
         except (SdftError, OSError) as error:
@@ -111,4 +117,6 @@ class Launching(Worded):
         if event.started is None:
             self.notify(event.problem, severity="error", timeout=15, markup=False)
         else:
+            from sdft.tui.screens.run import RunScreen
+
             self.app.push_screen(RunScreen(event.started, graphics=self.graphics))

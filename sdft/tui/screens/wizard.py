@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from importlib import import_module
+from math import ceil
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,10 +21,8 @@ from sdft.config.training import TrainingSettings
 from sdft.tui.draft import Draft, History
 from sdft.tui.draft_values import Checked, check, with_setting
 from sdft.tui.keeping import Keeping
-from sdft.tui.panes import buckets, images, model, words
+from sdft.tui.panes.fields import step_of
 from sdft.tui.panes.pane import Edit, Pane
-from sdft.tui.panes.review import ReviewPane, steps_of
-from sdft.tui.panes.training import TrainingPane
 from sdft.tui.rows import literal
 from sdft.tui.screens.ask import AskYes
 from sdft.tui.screens.jump import JumpScreen
@@ -30,23 +30,17 @@ from sdft.tui.screens.launching import Launching
 from sdft.tui.screens.recent import AskRecent
 from sdft.tui.widgets.setting_field import SettingField
 
-PANES: dict[str, type[Pane]] = {
-    "model": model.ModelPane,
-    "images": images.ImagesPane,
-    "words": words.WordsPane,
-    "buckets": buckets.BucketsPane,
-    "training": TrainingPane,
-    "review": ReviewPane,
+PANES = {
+    "model": "ModelPane",
+    "images": "ImagesPane",
+    "words": "WordsPane",
+    "buckets": "BucketsPane",
+    "training": "TrainingPane",
+    "review": "ReviewPane",
 }
 STEPS = tuple(PANES)
 
-FIELDS_OF = {
-    "model": model.FIELDS,
-    "images": images.FIELDS,
-    "words": words.FIELDS,
-    "buckets": buckets.FIELDS,
-}
-
+IMPORT_AFTER_S = 0.5
 KEEP_AFTER_S = 0.3
 """Unsaved changes are written down when nothing more was typed for so long."""
 
@@ -54,9 +48,10 @@ WIDTHS = ((0, "-narrow"), (100, "-wide"))
 HEIGHTS = ((0, "-low"), (32, "-high"))
 
 
-def step_of(name: str) -> str:
-    """Return the step whose pane has a setting."""
-    return next((step for step, names in FIELDS_OF.items() if name in names), "training")
+def pane_class(step: str) -> type[Pane]:
+    """Import a step's pane: all of them at the start would keep the first one waiting."""
+    found: type[Pane] = getattr(import_module(f"sdft.tui.panes.{step}"), PANES[step])
+    return found
 
 
 class WizardScreen(Launching):
@@ -113,6 +108,7 @@ class WizardScreen(Launching):
         self._draw_title()
         await self.go_to(STEPS[0])
         self._check(self.draft)
+        self._import_others()
         kept = self.keeping.kept(self.draft)
         if kept is not None:
             found = kept
@@ -125,6 +121,14 @@ class WizardScreen(Launching):
 
             self.app.push_screen(AskYes(self.words("wizard.kept")), answer)
 
+    @work(thread=True, group="import", description="import the other steps")
+    def _import_others(self) -> None:
+        # The first screen is painted before.
+        time.sleep(IMPORT_AFTER_S)
+        for step in STEPS:
+            pane_class(step)
+        import_module("sdft.tui.screens.run")
+
     # Steps.
 
     async def go_to(self, step: str) -> None:
@@ -132,7 +136,7 @@ class WizardScreen(Launching):
         panes = self.query_one("#panes", ContentSwitcher)
         name = f"step-{step}"
         if not panes.query(f"#{name}"):
-            pane = PANES[step]()
+            pane = pane_class(step)()
             pane.display = False
             await panes.mount(pane)
         self.step = step
@@ -164,8 +168,7 @@ class WizardScreen(Launching):
     async def _to_field(self, name: str) -> None:
         await self.go_to(step_of(name))
         pane = self.pane
-        if isinstance(pane, TrainingPane):
-            await pane.open_field(name)
+        await pane.open_field(name)
         for field in pane.query(SettingField):
             if field.setting.name == name and field.display:
                 field.focus_editor()
@@ -202,6 +205,9 @@ class WizardScreen(Launching):
         event.stop()
         draft = with_setting(self.draft, event.name, event.typed, subset=self.subset)
         self.edit(draft, event.name, joins=event.is_typing)
+        if not event.is_typing:
+            # What was emptied may have a value still, from a preset.
+            self._show()
 
     def on_edit(self, event: Edit) -> None:
         event.stop()
@@ -302,7 +308,9 @@ class WizardScreen(Launching):
         """Return the length of the run; 0 while the number of batches is not known."""
         if settings.max_train_epochs is not None and not self.batches:
             return 0
-        return steps_of(settings, self.batches)
+        if settings.max_train_epochs is None:
+            return settings.max_train_steps
+        return settings.max_train_epochs * ceil(self.batches / settings.gradient_accumulation_steps)
 
     def action_recent(self) -> None:
         paths = self.keeping.recent()

@@ -80,7 +80,8 @@ class SettingField(Vertical):
             return Tick("", compact=True, classes="editor")
         if (self.has_choice or setting.is_flag) and not setting.is_list:
             rows = [(choice, choice) for choice in self.choices]
-            return Select(rows, prompt="-", compact=True, classes="editor")
+            is_open = setting.default is None
+            return Select(rows, prompt="-", allow_blank=is_open, compact=True, classes="editor")
         known = SuggestFromList(setting.choices, case_sensitive=False) if setting.choices else None
         return Input(compact=True, suggester=known, select_on_focus=False, classes="editor")
 
@@ -116,8 +117,10 @@ class SettingField(Vertical):
             if isinstance(editor, Checkbox):
                 editor.value = stated.value is True
             elif isinstance(editor, Select):
-                is_known = typed in self.choices
-                editor.value = typed if is_known else Select.NULL
+                if typed and typed not in self.choices:
+                    # What a file says is shown, though it is none of the choices.
+                    editor.set_options([(one, one) for one in (*self.choices, typed)])
+                editor.value = typed or Select.NULL
             elif isinstance(editor, Input) and editor.value != typed:
                 editor.value = typed
 
