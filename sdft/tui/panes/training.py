@@ -15,7 +15,7 @@ from sdft.config.preset import PRESETS
 from sdft.config.settings import settings_of
 from sdft.config.training import TrainingSettings
 from sdft.tui.draft import Draft
-from sdft.tui.draft_values import Checked, stated, with_preset
+from sdft.tui.draft_values import Checked, stated, typed_of, with_preset
 from sdft.tui.figure import ChartLine, ChartPlan
 from sdft.tui.panes.fields import FIELDS_OF
 from sdft.tui.panes.pane import Edit, Pane
@@ -100,7 +100,8 @@ class TrainingPane(Pane):
     def _preset(self, event: Select.Changed) -> None:
         event.stop()
         name = "" if event.value is Select.NULL else str(event.value)
-        self.post_message(Edit("preset", partial(with_preset, name=name)))
+        if name != typed_of(stated(self.wizard.draft, "preset").value):
+            self.post_message(Edit("preset", partial(with_preset, name=name)))
 
     async def on_collapsible_expanded(self, event: Collapsible.Expanded) -> None:
         """Make a group's fields when it is opened: all of them at once would hold up the screen."""

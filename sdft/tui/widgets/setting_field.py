@@ -57,7 +57,7 @@ class SettingField(Vertical):
         self.setting: Setting = declared(name)
         self.stated: Stated | None = None
         self.problem: Problem | None = None
-        self._shown = ""
+        self._next: tuple[Stated, Problem | None] | None = None
 
     @property
     def has_choice(self) -> bool:
@@ -97,6 +97,9 @@ class SettingField(Vertical):
 
     def show(self, stated: Stated, problem: Problem | None) -> None:
         """Draw a value and what is wrong with it. What is being typed is left alone."""
+        self._next = (stated, problem)
+        if not self.query(".editor"):
+            return
         typed = typed_of(stated.value)
         is_same_source = self.stated is not None and self.stated.source == stated.source
         self.stated = stated
@@ -111,7 +114,6 @@ class SettingField(Vertical):
         editor = self.query_one(".editor")
         if isinstance(editor, Input) and editor.has_focus and self._means(editor.value, typed):
             return
-        self._shown = typed
         # The value that is put in here must not come back as an edit.
         with self.prevent(Input.Changed, Select.Changed, Checkbox.Changed):
             if isinstance(editor, Checkbox):
@@ -123,6 +125,11 @@ class SettingField(Vertical):
                 editor.value = typed or Select.NULL
             elif isinstance(editor, Input) and editor.value != typed:
                 editor.value = typed
+
+    def on_mount(self) -> None:
+        # Told what to show before there was anything to show it in.
+        if self._next is not None:
+            self.show(*self._next)
 
     def _means(self, typed: str, value: str) -> bool:
         """Tell whether what stands in the field is the value, however it is written."""
@@ -136,20 +143,27 @@ class SettingField(Vertical):
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
-        self.post_message(self.Edited(self.setting.name, event.value, is_typing=True))
+        if self._differs(event.input.value):
+            self.post_message(self.Edited(self.setting.name, event.value, is_typing=True))
 
     @on(Select.Changed)
     def _chose(self, event: Select.Changed) -> None:
         event.stop()
-        typed = "" if event.value is Select.NULL else str(event.value)
-        if typed != self._shown:
+        # The first row is told when the list is made, and may come in after the file's value.
+        value = event.select.value
+        typed = "" if value is Select.NULL else str(value)
+        if self._differs(typed):
             self.post_message(self.Edited(self.setting.name, typed, is_typing=False))
 
     @on(Checkbox.Changed)
     def _ticked(self, event: Checkbox.Changed) -> None:
         event.stop()
-        typed = "true" if event.value else "false"
-        self.post_message(self.Edited(self.setting.name, typed, is_typing=False))
+        typed = "true" if event.checkbox.value else "false"
+        if self._differs(typed):
+            self.post_message(self.Edited(self.setting.name, typed, is_typing=False))
+
+    def _differs(self, typed: str) -> bool:
+        return self.stated is not None and typed != typed_of(self.stated.value)
 
     @on(DescendantFocus)
     def _entered(self) -> None:
