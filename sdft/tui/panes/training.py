@@ -62,14 +62,16 @@ class TrainingPane(Pane):
                 for name in FIELDS:
                     yield SettingField(name)
                 for group, names in folded_groups().items():
-                    title = words("training.group", group=words(_group(group)), number=len(names))
+                    name = words(_group(group)) if _group(group) in words else group
+                    title = words("training.group", group=name, number=len(names))
                     yield Collapsible(title=title, id=_id(group), classes="group")
             with Vertical(id="training-right"):
                 yield Chart(empty=words("training.no_curve"), id="rate")
                 yield Static(Content(words("training.signs")), id="signs")
 
     def _preset_words(self, name: str) -> str:
-        return f"{name}: {self.words('preset.' + name)}"
+        known = f"preset.{name}"
+        return f"{name}: {self.words(known)}" if known in self.words else name
 
     def first_focus(self) -> None:
         self.query_one("#preset").focus()
