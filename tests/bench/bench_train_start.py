@@ -90,9 +90,9 @@ def timed_start(folder: Path) -> float:
 def start(folder: Path) -> None:
     """Do what `sdft train` does up to its first batch, and say how long it took."""
     begun_s = time.perf_counter()
-    import sdft.jobs.training.assembly as assembly
     from sdft.config.load import load_config
     from sdft.events import ignore
+    from sdft.jobs.training import assembly
     from sdft.jobs.training.loading import load_model
     from sdft.rundir import RunDir
 
