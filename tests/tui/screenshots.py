@@ -17,10 +17,12 @@ from PIL import Image, ImageDraw
 from sdft.events import ignore
 from sdft.jobs.demo import prepare_demo
 from sdft.rundir import RunDir
+from sdft.tui.draft_values import with_setting
 from sdft.tui.keeping import Keeping
 from sdft.tui.watch_app import WatchApp
 from sdft.tui.wizard_app import WizardApp
 from tests.tui.recorder import Recorder, example_run
+from tests.tui.wizarding import wizard_of
 
 FONTS = "'DejaVu Sans Mono','Cascadia Mono',Menlo,Consolas,'Noto Sans Mono CJK JP',monospace"
 
@@ -83,6 +85,10 @@ async def shoot_wizard(folder: Path, num_steps: int) -> str:
         await pilot.pause(1.0)
         if num_steps == 1:
             await pilot.press("down")
+        if num_steps == 5:
+            wizard = wizard_of(app)
+            changed = with_setting(wizard.draft, "resolution", "256")
+            wizard.edit(with_setting(changed, "seed", "7"), "seed")
         await pilot.pause(5.0)
         return app.export_screenshot(title="sdft wizard")
 

@@ -77,6 +77,9 @@ def test_a_file_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
         await type_in(pilot, "other.safetensors")
         await shown(app, pilot, "this is no Stable")
         assert "Stable Diffusion 1.x or 2.x in one" not in text_of(app)
+        await shown(app, pilot, "1 Model !")
+        await pilot.press("f5")
+        assert any(name.startswith("pretrained") for name in wizard_of(app).checked.fields)
 
     play(app_for(project(tmp_path / "p")), script)
 

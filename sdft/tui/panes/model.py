@@ -65,6 +65,7 @@ class ModelPane(Pane):
         if value != self._looked_at:
             self._looked_at = value
             self._found = None
+            self.wizard.model_problem = ""
             self._draw()
             if value:
                 self._look(value, draft.config.path.parent)
@@ -125,8 +126,10 @@ class ModelPane(Pane):
 
     def on_model_pane_looked(self, event: Looked) -> None:
         event.stop()
-        self._found = event.found
+        found = self._found = event.found
         self._draw(event.sha256)
+        told = found.facts.problems if found.facts else ()
+        self.wizard.model_problem = str(told[0]) if told else found.problem
 
     def _draw(self, sha256: str = "") -> None:
         self.query_one("#model-facts", Static).update(self._content(sha256))

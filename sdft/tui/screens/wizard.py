@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from importlib import import_module
 from math import ceil
 from pathlib import Path
@@ -13,11 +14,13 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
+from textual.reactive import reactive
 from textual.widgets import ContentSwitcher, Footer, Input, Static, Tab, Tabs
 from textual.worker import get_current_worker
 
 from sdft.config.document import shown
 from sdft.config.training import TrainingSettings
+from sdft.errors import Problem
 from sdft.tui.draft import Draft, History
 from sdft.tui.draft_values import Checked, check, with_setting
 from sdft.tui.keeping import Keeping
@@ -90,6 +93,12 @@ class WizardScreen(Launching):
         self.batches = 0
         """Of an epoch, as the buckets were last planned; 0 while it is not known."""
         self.step = STEPS[0]
+
+    model_problem: reactive[str] = reactive("", init=False)
+    """Why the model's file cannot be trained on; the settings' checks do not open it."""
+
+    def watch_model_problem(self) -> None:
+        self._check(self.draft)
 
     @property
     def draft(self) -> Draft:
@@ -246,11 +255,20 @@ class WizardScreen(Launching):
         event.stop()
         if event.draft is not self.draft:
             return
-        self.checked = event.checked
+        self.checked = self._with_model_problem(event.checked)
         self.is_checked = True
         for step in STEPS:
             self.query_one(f"#tab-{step}", Tab).label = self._tab(step)
         self._show()
+
+    def _with_model_problem(self, checked: Checked) -> Checked:
+        name = "pretrained_model_name_or_path"
+        if not self.model_problem or name in checked.fields:
+            return checked
+        problem = Problem(self.model_problem.split("\n")[0], name)
+        return replace(
+            checked, problems=(problem, *checked.problems), fields=(name, *checked.fields)
+        )
 
     def _show(self) -> None:
         """Draw the draft in the pane that is up."""
