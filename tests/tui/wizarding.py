@@ -38,9 +38,14 @@ def project(folder: Path, *, captions: bool = True) -> Path:
 
 
 def app_for(
-    folder: Path, path: Path | None = None, *, language: str = "en", **options: Any
+    folder: Path,
+    path: Path | None = None,
+    *,
+    language: str = "en",
+    state: str = "state",
+    **options: Any,
 ) -> WizardApp:
-    keeping = Keeping(folder.parent / f"state of {folder.name}")
+    keeping = Keeping(folder.parent / f"{state} of {folder.name}")
     app = WizardApp(path, folder, language=language, keeping=keeping, **options)
     app.animation_level = "none"
     return app
