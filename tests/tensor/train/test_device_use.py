@@ -155,6 +155,13 @@ def test_where_compiling_is_not_to_be_had_training_goes_on_and_says_so(monkeypat
     assert [(one.name, one.value) for one in said] == [("torch_compile", False)]
 
 
+def test_activations_that_cannot_leave_a_cpu_are_said():
+    said = []
+    settings = TrainingSettings(gradient_checkpointing=True, cpu_offload_checkpointing=True)
+    device_use(settings, CPU, num_shapes=1, total_steps=10, emit=said.append)
+    assert [(one.name, one.value) for one in said] == [("cpu_offload_checkpointing", False)]
+
+
 def test_a_run_too_short_to_pay_for_compiling_is_warned():
     said = []
     settings = TrainingSettings(torch_compile=True, dynamo_backend="eager")
