@@ -11,6 +11,18 @@ TAGS = ["2girls", "long_hair", "blue_hair", "red_hair", "blue_eyes", "red_eyes"]
 TAGS += ["shirt", "white_shirt", "smile", "hat"]
 
 
+USUAL_LOOP_S = 0.35
+"""What the loop below takes where ten seconds are the goal; a shared machine can be much slower."""
+
+
+def slowness():
+    start_s = time.process_time()
+    total = 0
+    for number in range(10_000_000):
+        total += number
+    return max(1.0, (time.process_time() - start_s) / USUAL_LOOP_S)
+
+
 def test_a_metadata_file_of_a_hundred_thousand_entries_is_cleaned_within_ten_seconds(tmp_path):
     draw = random.Random(1)
     vocabulary = TAGS + [f"{word}_{number}" for word in TAGS for number in range(500)]
@@ -25,6 +37,6 @@ def test_a_metadata_file_of_a_hundred_thousand_entries_is_cleaned_within_ten_sec
     path.write_text(json.dumps(entries, indent=2))
     start_s = time.process_time()
     result = run_clean(path, emit=ignore)
-    assert time.process_time() - start_s < 10
+    assert time.process_time() - start_s < 10 * slowness()
     assert (result.entries, result.written) == (100_000, True)
     assert json.loads(path.read_bytes())["000000.png"]["caption"].startswith("a girl standing")
