@@ -61,6 +61,8 @@ def test_the_first_screen_is_painted_within_a_second_and_without_torch(tmp_path:
     assert float(painted_s) < 1
 
 
+# A shared machine that is slow for minutes fails it without any fault.
+@pytest.mark.long
 def test_no_handler_holds_the_screen_longer_than_50_ms(tmp_path: Path) -> None:
     """Measures what the event loop does in one go while a run of many events is looked through."""
     recorder = example_run(tmp_path / "cats.run", steps_done=230)
