@@ -167,8 +167,9 @@ class ChunkedOptimizer:
     def _flat(self, chunk: Chunk, tensors: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return float32 copies in one tensor, and the view of it that each one is.
 
-        Each view has its weight's own strides: the order of the values in memory changes nothing,
-        and copying between equal strides is one kernel for all.
+        Values lie in the order of their indices, whatever the strides of the weights: states and
+        draws of rounding belong to places in this tensor, and a resumed run may have weights of
+        another layout.
         """
         flat_N = torch.zeros(
             chunk.num_elements, dtype=torch.float32, device=chunk.weights[0].device
@@ -219,9 +220,7 @@ def _clip_each(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
 
 def _views(flat_N: Tensor, chunk: Chunk) -> list[Tensor]:
     return [
-        flat_N[start : start + weight.numel()].as_strided(
-            weight.shape, weight.stride(), flat_N.storage_offset() + start
-        )
+        flat_N[start : start + weight.numel()].view(weight.shape)
         for weight, start in zip(chunk.weights, chunk.offsets, strict=True)
     ]
 

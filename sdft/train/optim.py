@@ -6,7 +6,7 @@ In: a name, parameter groups, arguments as written by the user. Out: a torch opt
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -171,17 +171,22 @@ def steps_value_by_value(optimizer: Any) -> bool:
     return steps_one_by_one(optimizer) and "Adafactor" not in type(optimizer).__name__
 
 
-def lay_out_states(optimizer: Any) -> None:
+def lay_out_states(
+    optimizer: Any, real_of: Callable[[Tensor], Tensor] = lambda known: known
+) -> None:
     """Give states that were loaded the strides of their weights, such as channels last.
 
-    A fused step takes tensors of one layout only.
+    A file of states knows no strides, and an optimizer's kernel may take values in the order in
+    which they lie in memory. `real_of` gives the weight behind one that the optimizer knows.
     """
-    for weight, values in optimizer.state.items():
+    for known, values in optimizer.state.items():
+        weight = real_of(known)
         for name, value in values.items():
             if not isinstance(value, Tensor) or value.shape != weight.shape:
                 continue
             if value.stride() != weight.stride():
-                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
+                like = torch.empty_like(weight, dtype=value.dtype, device=value.device)
+                values[name] = like.copy_(value)
 
 
 def shown_rate(group: Mapping[str, Any]) -> float:

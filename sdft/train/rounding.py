@@ -60,11 +60,16 @@ class StochasticRounding:
         self.num_steps = 0
         """Done so far; a state has to keep it."""
         self._pairs = [(one, _stand_in(one)) for one in parameters]
+        self._real_by_stand_in = {id(stand_in): real for real, stand_in in self._pairs}
 
     def groups(self, groups: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         """Return parameter groups with the stand-ins in the place of the weights."""
         by_id = {id(real): stand_in for real, stand_in in self._pairs}
         return [{**group, "params": [by_id[id(p)] for p in group["params"]]} for group in groups]
+
+    def real_of(self, stand_in: Tensor) -> Tensor:
+        """Return the weight that a stand-in stands for."""
+        return self._real_by_stand_in[id(stand_in)]
 
     @torch.no_grad()
     def step(self, optimizer: Any, *, one_by_one: bool) -> None:

@@ -204,7 +204,10 @@ class Networks:
 
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
-        lay_out_states(self.plain_optimizer)
+        if self.rounding is None:
+            lay_out_states(self.plain_optimizer)
+        else:
+            lay_out_states(self.plain_optimizer, self.rounding.real_of)
         if self.scaler is not None:
             self.scaler.load_state_dict(state["own_scaler"])
         if self.rounding is not None:

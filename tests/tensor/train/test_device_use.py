@@ -118,24 +118,49 @@ def test_uncompiled_holds_only_within():
     assert len(calls) == 1
 
 
-def test_channels_last_goes_on_with_states_of_another_layout(toy):
-    """A state file knows no strides; fused AdamW takes one layout only."""
-    whole = rig_of(toy, channels_last=True)
-    expected = losses(whole, 3)
-    halved = rig_of(toy, channels_last=True)
+def contiguous(value):
+    """What comes back from a state file, which knows no strides."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone().contiguous()
+    if isinstance(value, dict):
+        return {key: contiguous(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(contiguous(one) for one in value)
+    return value
+
+
+def resumed_losses(toy, values, *, channels_last):
+    """Return two losses after a step whose state went through a file."""
+    halved = rig_of(toy, channels_last=True, **values)
     losses(halved, 1)
-    again = rig_of(toy, channels_last=True)
-    saved = copy.deepcopy(halved.networks.optimizer_state())
-    for values in saved["optimizer"]["state"].values():
-        values |= {name: one.contiguous() for name, one in values.items()}
+    again = rig_of(toy, channels_last=channels_last, **values)
     again.networks.plain_unet.load_state_dict(
-        {name: one.contiguous() for name, one in halved.networks.plain_unet.state_dict().items()}
+        contiguous(dict(halved.networks.plain_unet.state_dict()))
     )
-    again.networks.load_optimizer_state(saved)
-    weight = again.networks.plain_unet.down_blocks[0].resnets[0].conv1.weight
-    assert weight.is_contiguous(memory_format=torch.channels_last)
-    assert again.networks.plain_optimizer.state[weight]["exp_avg"].stride() == weight.stride()
-    assert losses(again, 2, first=1) == expected[1:]
+    again.networks.load_optimizer_state(contiguous(halved.networks.optimizer_state()))
+    return losses(again, 2, first=1)
+
+
+FULL_BF16 = {"mixed_precision": "bf16", "full_bf16": True}
+LAID_OUT = {
+    "float32": {},
+    "rounded by chance": FULL_BF16,
+    "fused": {"fused_backward_pass": True},
+    "fused, 8 bits": FULL_BF16 | {"fused_backward_pass": True, "optimizer_type": "AdamW8bit"},
+}
+
+
+@pytest.mark.parametrize("name", LAID_OUT)
+def test_channels_last_goes_on_with_states_of_another_layout(toy, name):
+    expected = losses(rig_of(toy, channels_last=True, **LAID_OUT[name]), 3)
+    assert resumed_losses(toy, LAID_OUT[name], channels_last=True) == expected[1:]
+
+
+@pytest.mark.parametrize("name", ["float32", "fused"])
+def test_a_run_may_go_on_with_weights_in_another_layout(toy, name):
+    expected = losses(rig_of(toy, channels_last=True, **LAID_OUT[name]), 3)
+    found = resumed_losses(toy, LAID_OUT[name], channels_last=False)
+    assert found == pytest.approx(expected[1:], rel=1e-5)
 
 
 def test_what_compiling_lacks_is_said_with_the_way_to_get_it(monkeypatch):
