@@ -5,7 +5,10 @@ from __future__ import annotations
 import time
 
 USUAL_LOOP_S = 0.35
-"""What the loop below takes where such limits are the goal; a shared machine can be much slower."""
+"""What the loop below takes at the speed that limits are meant for.
+
+Cleaning 100,000 entries took 17 to 23 times as long as this loop: 7 s of the 10 that it may take.
+"""
 
 
 def slowness() -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import signal
 from pathlib import Path
 
 import pytest
@@ -15,11 +14,12 @@ from sdft.cli.app import run
 from sdft.config.checks_network import effects_of_network
 from sdft.config.training import TrainingSettings
 from sdft.errors import ConfigError, DataError, StoppedResumable, UserError
-from sdft.events import Notice, SampleSaved, StateSaved, StepDone, ValidationDone
+from sdft.events import Notice, SampleSaved, StateSaved, ValidationDone
 from sdft.jobs.images import write_pictures
 from sdft.jobs.verify import run_verify
 from sdft.models.checkpoint import read
 from sdft.models.hypernetwork_file import read_hypernetwork
+from tests.toy.toy_runs import stop_after
 
 HYPER = {"hypernetwork": True, "learning_rate": 3e-3, "lr_scheduler": "constant"}
 DEEP = {
@@ -38,14 +38,6 @@ def assert_same_weights(one, other):
     first, second = weights_of(one), weights_of(other)
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
-
-
-def stop_after(step):
-    def listen(event):
-        if isinstance(event, StepDone) and event.step == step:
-            signal.raise_signal(signal.SIGTERM)
-
-    return listen
 
 
 @pytest.fixture
