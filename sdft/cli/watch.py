@@ -62,11 +62,11 @@ def command(
         )
     before_textual()
 
+    from sdft.language import language_of
     from sdft.tui.picture import GRAPHICS, ask_terminal
     from sdft.tui.shell import quiet_collector
     from sdft.tui.themes import DARK, THEMES
     from sdft.tui.watch_app import WatchApp
-    from sdft.tui.words import language_of
 
     names = [own.name for own in THEMES]
     one_of("--theme", theme or DARK, names)

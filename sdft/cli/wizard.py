@@ -45,18 +45,18 @@ def command(
     is_terminal = sys.stdout.isatty() and sys.stdin.isatty()
     is_dumb = os.environ.get("TERM", "") in ("dumb", "unknown") and os.name != "nt"
     if no_tui or is_dumb or not is_terminal:
+        from sdft.language import Words, language_of
         from sdft.tui.prompts import ask_all
-        from sdft.tui.words import Words, language_of
 
         ask_all(path, Path.cwd(), Words(language_of(os.environ)))
         return
     before_textual()
 
+    from sdft.language import language_of
     from sdft.tui.picture import GRAPHICS, ask_terminal
     from sdft.tui.shell import quiet_collector
     from sdft.tui.themes import DARK, THEMES
     from sdft.tui.wizard_app import WizardApp
-    from sdft.tui.words import language_of
 
     one_of("--theme", theme or DARK, [own.name for own in THEMES])
     one_of("--graphics", graphics, GRAPHICS)

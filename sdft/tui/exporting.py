@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from sdft.language import Words
 from sdft.rundir import RunDir
 from sdft.tui.following import Seen
 from sdft.tui.viewing import Colors, Viewing, chart_names, chart_plan
-from sdft.tui.words import Words
 from sdft.views.curve_files import Line, export_curves
 
 

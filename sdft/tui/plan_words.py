@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sdft.tui.words import Words
+from sdft.language import Words
 from sdft.units import format_bytes, format_duration
 
 

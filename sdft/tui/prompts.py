@@ -11,6 +11,7 @@ from pathlib import Path
 from sdft.config.preset import PRESETS
 from sdft.config.values import resolve_path
 from sdft.errors import UserError
+from sdft.language import Words
 from sdft.tui.commands import shown_line
 from sdft.tui.draft import Draft
 from sdft.tui.draft_values import (
@@ -26,7 +27,6 @@ from sdft.tui.keeping import Keeping
 from sdft.tui.model_look import look_at_model
 from sdft.tui.project import opened
 from sdft.tui.starting import start_training, train_words
-from sdft.tui.words import Words
 from sdft.views.text import visible
 
 Ask = Callable[[str], str]

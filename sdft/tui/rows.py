@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from textual.content import Content
 
 from sdft.events import Notice
+from sdft.language import Words
 from sdft.tui.following import Seen
-from sdft.tui.words import Words
 from sdft.units import format_bytes, format_duration
 from sdft.views.console import stage_words
 from sdft.views.fates import Fates

@@ -12,10 +12,10 @@ from textual.binding import ActiveBinding, Binding, BindingType
 from textual.dom import DOMNode
 from textual.screen import Screen
 
+from sdft.language import Words
 from sdft.tui.ascii_filter import AsciiFilter
 from sdft.tui.screens.help import HelpScreen
 from sdft.tui.themes import DARK, THEMES
-from sdft.tui.words import Words
 
 
 def quiet_collector() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from sdft.language import Words
 from sdft.tui.figure import RGB, ChartLine, ChartPlan, matches, smooth_line
 from sdft.tui.following import Seen
-from sdft.tui.words import Words
 from sdft.views.series import Curve, Point
 
 SMOOTHINGS = (0.0, 0.9, 0.98, 0.995)

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from sdft.errors import UserError
+from sdft.language import Words
 from sdft.tui.draft import History
 from sdft.tui.draft_values import with_preset, with_setting
 from sdft.tui.folder_look import look_at, with_folder
 from sdft.tui.keeping import Keeping
 from sdft.tui.project import opened
 from sdft.tui.prompts import ask_all
-from sdft.tui.words import Words
 from tests.tui.terminal import python
 from tests.tui.wizarding import project, toml
 

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sdft.language import Words
 from sdft.rundir import RunDir
 from sdft.tui.ascii_filter import plain
 from sdft.tui.figure import (
@@ -26,7 +27,6 @@ from sdft.tui.gpu import GpuFigures
 from sdft.tui.rows import figure_rows, progress_row
 from sdft.tui.themes import CURVES_ON_DARK, CURVES_ON_LIGHT, THEMES
 from sdft.tui.viewing import CHARTS, Colors, Viewing, chart_names, chart_plan, step_range
-from sdft.tui.words import Words
 from sdft.views.history import RunReader
 from sdft.views.run_state import look, run_state
 from sdft.views.series import Point

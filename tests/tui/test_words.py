@@ -9,6 +9,7 @@ from rich.cells import cell_len
 
 from sdft.config.preset import PRESETS
 from sdft.control import COMMANDS
+from sdft.language import LANGUAGES, Words, catalogue, language_of
 from sdft.tui.panes.images import Chosen
 from sdft.tui.panes.training import folded_groups
 from sdft.tui.screens.mend import MendScreen
@@ -19,7 +20,6 @@ from sdft.tui.screens.wizard import STEPS, WizardScreen, pane_class
 from sdft.tui.shell import Shell
 from sdft.tui.viewing import CHARTS
 from sdft.tui.widgets.folder_tree import FolderTree
-from sdft.tui.words import LANGUAGES, Words, catalogue, language_of
 from sdft.views.run_state import STATES
 
 

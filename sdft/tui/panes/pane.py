@@ -14,9 +14,9 @@ from sdft.tui.draft_values import Checked, stated
 from sdft.tui.widgets.setting_field import SettingField
 
 if TYPE_CHECKING:
+    from sdft.language import Words
     from sdft.tui.screens.wizard import WizardScreen
     from sdft.tui.shell import Shell
-    from sdft.tui.words import Words
 
 Change = Callable[[Draft], Draft]
 

@@ -17,8 +17,8 @@ from sdft.control import checked_arguments
 from sdft.errors import UserError
 
 if TYPE_CHECKING:
+    from sdft.language import Words
     from sdft.tui.shell import Shell
-    from sdft.tui.words import Words
 
 _Answer = TypeVar("_Answer")
 

@@ -17,10 +17,10 @@ from textual.widgets import Static
 from textual.worker import get_current_worker
 
 from sdft.events import SampleSaved
+from sdft.language import Words
 from sdft.rundir import RunDir
 from sdft.tui.picture import SmallPicture, picture_widget, read_picture
 from sdft.tui.rows import literal
-from sdft.tui.words import Words
 
 CAPTION_ROWS = 3
 """Two of the caption, one in case of a problem."""

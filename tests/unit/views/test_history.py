@@ -187,12 +187,12 @@ numbers = st.sampled_from([0, -1, 10**400, 1e308, -1e308, 1e999, float("nan"), 2
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(lines=st.lists(hostile_lines(), max_size=12))
 def test_no_file_of_events_breaks_the_reader_or_what_is_drawn_from_it(lines: list[bytes]) -> None:
+    from sdft.language import Words
     from sdft.rundir import RunDir
     from sdft.tui import rows
     from sdft.tui.figure import draw
     from sdft.tui.following import Seen
     from sdft.tui.viewing import CHARTS, Colors, Viewing, chart_plan
-    from sdft.tui.words import Words
     from sdft.views.run_state import Facts, run_state
 
     history = History()
