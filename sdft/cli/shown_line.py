@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
+
+from sdft.shell import shell_line
 
 SECRETS = frozenset({"wandb_api_key", "huggingface_token"})
 """Options whose value nobody else may see."""
@@ -27,5 +27,4 @@ def shown_line(words: Sequence[str], environment: Mapping[str, str] = os.environ
         else:
             shown.append(f"{name}={HIDDEN}" if is_secret and equals else word)
         hide_next = is_secret and not equals
-    joined = subprocess.list2cmdline(shown) if os.name == "nt" else shlex.join(shown)
-    return hide_home(joined, environment)
+    return hide_home(shell_line(shown), environment)

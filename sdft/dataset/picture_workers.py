@@ -20,6 +20,7 @@ from multiprocessing.connection import wait
 from sdft.dataset.augment import Drawn, PictureJob, draw_picture
 from sdft.errors import EnvironmentFault
 from sdft.streams import Address
+from sdft.windows import outlive_closing
 
 MAX_PROCESSES = 61
 """Windows lets one process wait for no more."""
@@ -76,6 +77,7 @@ def _died() -> EnvironmentFault:
 def _become_worker() -> None:
     # Ctrl-C reaches every process of a terminal; the training process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    outlive_closing()
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import platform
 import shutil
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from sdft import windows
 from sdft.errors import Problem
 from sdft.events import Emit, StageFinished, StageStarted
 from sdft.jobs.environment import (
@@ -99,7 +99,7 @@ def run_doctor(folder: Path, *, emit: Emit) -> DoctorResult:
         _optional(tried),
         _onnxruntimes(package_versions()),
         _room(folder),
-        _long_paths(),
+        long_paths_fault(windows.long_paths_are_on()),
     ):
         findings += more
         problems += faults
@@ -279,22 +279,15 @@ def _state(there: int, needed: int) -> str:
     return "ok" if there >= needed else "problem"
 
 
-def _long_paths() -> tuple[list[Finding], list[Problem]]:
-    if sys.platform != "win32":
+def long_paths_fault(on: bool | None) -> tuple[list[Finding], list[Problem]]:
+    """Return what the setting for long paths means; None is a system without such a limit."""
+    if on is None:
         return [], []
-    import winreg
-
-    place = r"SYSTEM\CurrentControlSet\Control\FileSystem"
-    try:
-        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, place) as key:
-            on = bool(winreg.QueryValueEx(key, "LongPathsEnabled")[0])
-    except OSError:
-        on = False
     if on:
         return [Finding(name="long paths", state="ok", value="on")], []
     problem = Problem(
         "paths of more than 260 characters do not work",
         where="Windows",
-        fix=f"as administrator: reg add HKLM\\{place} /v LongPathsEnabled /t REG_DWORD /d 1 /f",
+        fix=f"as administrator, then start the machine again: {windows.ENABLE_LONG_PATHS}",
     )
     return [Finding(name="long paths", state="problem", value="off")], [problem]

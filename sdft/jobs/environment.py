@@ -150,7 +150,7 @@ def _ask_nvidia_smi(program: str) -> NvidiaDriver | None:
         answer = subprocess.run(
             [program, query, "--format=csv,noheader,nounits"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=_NVIDIA_SMI_LIMIT_S,
             check=True,

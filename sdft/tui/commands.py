@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ from typing import Any
 import sdft
 from sdft.errors import Problem
 from sdft.files import make_folder
+from sdft.shell import shell_line
 
 WAIT_PIECE_S = 0.05
 NUM_LINES_KEPT = 200
@@ -46,6 +46,8 @@ def _environment() -> dict[str, str]:
     if "site-packages" not in home:
         known = environment.get("PYTHONPATH", "")
         environment["PYTHONPATH"] = os.pathsep.join([home, *([known] if known else [])])
+    # Else a pipe has the code page of the system, which differs from what is read here.
+    environment["PYTHONIOENCODING"] = "utf-8"
     # A web terminal's driver, or a size that only this screen has, are not the command's.
     for name in ("TEXTUAL_DRIVER", "COLUMNS", "LINES"):
         environment.pop(name, None)
@@ -148,5 +150,4 @@ def start_detached(words: Sequence[str], cwd: Path, log: Path) -> subprocess.Pop
 
 def shown_line(words: Sequence[str]) -> str:
     """Return the words behind `sdft` as a line to copy into this system's shell."""
-    line = ["sdft", *words]
-    return subprocess.list2cmdline(line) if os.name == "nt" else shlex.join(line)
+    return shell_line(["sdft", *words])

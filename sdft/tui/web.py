@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hmac
 import secrets
-import shlex
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import import_module
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft.errors import EnvironmentFault
+from sdft.shell import shell_line
 
 HOST = "127.0.0.1"
 COOKIE = "sdft_token"
@@ -32,7 +31,7 @@ def serve(runs: Sequence[Path], options: Sequence[str], *, port: int) -> None:
     """
     words = [sys.executable, "-m", "sdft", "watch", *options, "--graphics=blocks", "--"]
     token = secrets.token_urlsafe(24)
-    server = build_server(command_line([*words, *map(str, runs)]), port=port, token=token)
+    server = build_server(shell_line([*words, *map(str, runs)]), port=port, token=token)
     print(f"open {link(port, token)}   (Ctrl-C ends it; the run goes on)", file=sys.stderr)  # noqa: T201
     try:
         server.serve()
@@ -45,11 +44,6 @@ def serve(runs: Sequence[Path], options: Sequence[str], *, port: int) -> None:
 
 def link(port: int, token: str) -> str:
     return f"http://{HOST}:{port}/?token={token}"
-
-
-def command_line(words: Sequence[str]) -> str:
-    """Return words as one line of the system's shell, which textual-serve runs."""
-    return subprocess.list2cmdline(words) if sys.platform == "win32" else shlex.join(words)
 
 
 def build_server(command: str, *, port: int, token: str) -> Any:

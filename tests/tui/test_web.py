@@ -16,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from sdft.tui.web import COOKIE, command_line
+from sdft.shell import shell_line
+from sdft.tui.web import COOKIE
 from tests.tui.recorder import example_run
 
 pytest.importorskip("textual_serve", reason="the web extra is not installed")
@@ -116,4 +117,4 @@ def test_it_listens_on_the_loopback_address_only(served: tuple[int, str]) -> Non
 
 
 def test_paths_reach_the_shell_as_one_word() -> None:
-    assert command_line(["python", "a b; rm x"]) in ("python 'a b; rm x'", 'python "a b; rm x"')
+    assert shell_line(["python", "a b; rm x"]) in ("python 'a b; rm x'", 'python "a b; rm x"')

@@ -1,7 +1,7 @@
 """Keeps the machine from falling asleep while a run trains, where the system has a way.
 
-Windows: the thread says that it is needed. macOS and Linux: a helper of the system does so as
-long as this process lives. Without one, nothing happens, since nothing depends on it.
+Windows: the thread says that it is needed (`sdft.windows`). macOS and Linux: a helper of the system
+does so as long as this process lives. Without one, nothing happens, since nothing depends on it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-_CONTINUOUS = 0x80000000
-_SYSTEM_REQUIRED = 0x00000001
-"""Source: ES_CONTINUOUS and ES_SYSTEM_REQUIRED of Windows' SetThreadExecutionState."""
+from sdft import windows
 
 
 @contextlib.contextmanager
@@ -23,8 +21,8 @@ def kept_awake(wanted: bool = True) -> Iterator[bool]:
     """Hold sleep off for the length of the block; give whether the system agreed."""
     if not wanted:
         yield False
-    elif sys.platform == "win32":
-        with _awake_on_windows() as agreed:
+    elif windows.is_windows():
+        with windows.kept_awake() as agreed:
             yield agreed
     else:
         with _helper(helper_line(sys.platform, os.getpid())) as agreed:
@@ -61,15 +59,3 @@ def _helper(line: list[str]) -> Iterator[bool]:
         if process is not None:
             process.terminate()
             process.wait()
-
-
-@contextlib.contextmanager
-def _awake_on_windows() -> Iterator[bool]:
-    import ctypes
-
-    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined, unused-ignore]
-    agreed = bool(kernel.SetThreadExecutionState(_CONTINUOUS | _SYSTEM_REQUIRED))
-    try:
-        yield agreed
-    finally:
-        kernel.SetThreadExecutionState(_CONTINUOUS)

@@ -1,14 +1,17 @@
-"""Asks to stop, from whoever may ask: the keyboard, the system, a time limit.
+"""Asks to stop, from whoever may ask: the keyboard, the system, a closing window, a time limit.
 
-The only file of the package that knows signals.
+The only file of the package that knows signals that Windows lacks.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Callable
 from types import FrameType, TracebackType
+
+from sdft.windows import told_of_closing
 
 INTERRUPTED = "interrupted"
 TERMINATED = "terminated"
@@ -31,6 +34,7 @@ class StopRequest:
         self._deadline_s = None if max_time_s is None else time.monotonic() + max_time_s
         self._reason: str | None = None
         self._previous: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
+        self._window = contextlib.ExitStack()
 
     def __call__(self) -> str | None:
         over = self._deadline_s is not None and time.monotonic() >= self._deadline_s
@@ -47,6 +51,7 @@ class StopRequest:
         for name in _TERMINATING:
             if hasattr(signal, name):
                 self._listen(getattr(signal, name), self._on_terminate)
+        self._window.enter_context(told_of_closing(lambda: self.ask(TERMINATED)))
         return self
 
     def __exit__(
@@ -57,6 +62,7 @@ class StopRequest:
     ) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        self._window.close()
 
     def _listen(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
         try:
