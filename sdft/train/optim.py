@@ -5,7 +5,6 @@ In: a name, parameter groups, arguments as written by the user. Out: a torch opt
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor
 from sdft.errors import ConfigError, EnvironmentFault, nearest
 from sdft.events import Emit, SettingChosen
 from sdft.registry import Registry
+from sdft.train.optimizer_args import steps_are_relative
 
 OPTIMIZERS = Registry(
     "optimizer",
@@ -84,25 +84,6 @@ _PACKAGES = {
 """Packages that pip knows by another name than Python does."""
 
 
-def parse_arguments(texts: Sequence[str], *, where: str) -> dict[str, Any]:
-    """Read `key=value` texts whose values are Python literals.
-
-    Raises: ConfigError naming every text that cannot be read.
-    """
-    arguments: dict[str, Any] = {}
-    for text in texts:
-        key, equals, literal = text.partition("=")
-        if not equals:
-            raise ConfigError(
-                what=f'"{text}" is not key=value', where=where, fix='write it like "key=value"'
-            )
-        try:
-            arguments[key.strip()] = ast.literal_eval(literal.strip())
-        except (ValueError, SyntaxError):
-            arguments[key.strip()] = literal.strip()
-    return arguments
-
-
 def build_optimizer(
     name: str,
     groups: Sequence[Mapping[str, Any]],
@@ -138,13 +119,6 @@ def build_optimizer(
     if is_schedule_free(optimizer):
         optimizer.train()  # type: ignore[attr-defined]
     return optimizer
-
-
-def steps_are_relative(name: str, arguments: Mapping[str, Any]) -> bool:
-    """Tell whether this is Adafactor with steps that it sizes by itself, its default."""
-    if name.lower() != "adafactor":
-        return False
-    return bool(arguments.get("relative_step", True) or arguments.get("warmup_init", False))
 
 
 def finds_rate(name: str) -> bool:

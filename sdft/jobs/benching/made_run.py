@@ -21,8 +21,9 @@ from sdft.events import Emit, ignore
 from sdft.jobs.benching.bare import BareLoop
 from sdft.jobs.benching.peak import wait_for
 from sdft.jobs.benching.rig import Rig
+from sdft.jobs.learning_rate import build_lr_factor
 from sdft.jobs.training.latents import DTYPE_NAMES
-from sdft.jobs.training.recipes import build_lr_factor, caption_reader
+from sdft.jobs.training.recipes import caption_reader
 from sdft.models.vae import LATENT_CHANNELS, PIXELS_PER_CELL
 from sdft.train.batch import Batch, BatchMaker, TrainingItem
 from sdft.train.contexts import Contexts

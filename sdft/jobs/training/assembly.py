@@ -17,9 +17,10 @@ from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.control import ControlInbox
 from sdft.dataset.report import write_fates
-from sdft.errors import DataError
 from sdft.events import Emit, Notice, SettingChosen
 from sdft.jobs.controlled import Controlled
+from sdft.jobs.learning_rate import build_lr_factor
+from sdft.jobs.ordering import order_of
 from sdft.jobs.sources import (
     cache_folder,
     loss_weights,
@@ -38,7 +39,7 @@ from sdft.jobs.training.loading import load_model, networks_of
 from sdft.jobs.training.machine import build_accelerator
 from sdft.jobs.training.masks import cached_masks
 from sdft.jobs.training.networks import Networks
-from sdft.jobs.training.recipes import build_batch_maker, build_lr_factor, build_stepper
+from sdft.jobs.training.recipes import build_batch_maker, build_stepper
 from sdft.jobs.training.resuming import require_same
 from sdft.jobs.training.safekeeping import (
     Rollback,
@@ -302,30 +303,20 @@ def run_plan(
     """Return the order and length of the run."""
     assert settings.seed is not None, "with_seed comes first"
     accumulation = settings.gradient_accumulation_steps
-    order = Order(
-        groups=data.groups,
-        effective_batch=[
-            size * accumulation * accelerator.num_processes for size in data.batch_size
-        ],
+    length = order_of(
+        settings,
+        data.groups,
+        data.batch_size,
         seed=settings.seed,
-        partial_batches=settings.partial_batches,
+        num_processes=accelerator.num_processes,
     )
-    total = settings.max_train_steps
-    if settings.max_train_epochs is not None:
-        total = order.steps_through(settings.max_train_epochs)
-    num_epochs = order.epochs_for(total)
-    if total == 0 or num_epochs == 0:
-        raise DataError(
-            what="no bucket holds enough images for one whole step",
-            where=f"partial_batches = {settings.partial_batches}",
-            fix="lower the batch size, or set partial_batches to keep",
-        )
+    order = length.order
     _tell_of_order(order, data, accumulation * accelerator.num_processes, emit)
     return RunPlan(
         order=order,
         batch_size=data.batch_size,
-        total_steps=total,
-        num_epochs=num_epochs,
+        total_steps=length.total_steps,
+        num_epochs=length.num_epochs,
         rank=accelerator.process_index,
         num_processes=accelerator.num_processes,
     )

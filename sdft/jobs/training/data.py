@@ -16,6 +16,7 @@ from sdft.cache.latents import LatentKeys
 from sdft.dataset.augment import PictureJob, PictureRules
 from sdft.dataset.records import Placement, WordRules
 from sdft.dataset.tables import PlacementTable
+from sdft.jobs.ordering import groups_of
 from sdft.train.batch import TrainingItem
 from sdft.train.sampler import Group
 
@@ -117,14 +118,9 @@ def training_data(
         place: SubsetRules(words=words[place], picture=pictures[place], loss_weight=weight)
         for place, weight in loss_weights.items()
     }
-    repeats_N = table.items.repeats_N[table.numbers_N]
-    groups = tuple(
-        Group(dataset=dataset, bucket=bucket, placements=rows, repeats=repeats_N[rows])
-        for (dataset, bucket), rows in table.by_bucket().items()
-    )
     return TrainingData(
         items=TrainingItems(table, keys, masks, rules),
-        groups=groups,
+        groups=groups_of(table),
         batch_size=tuple(batch_size),
         digest=_digest(table, keys, masks, rules),
     )

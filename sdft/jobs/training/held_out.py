@@ -15,13 +15,12 @@ from accelerate import Accelerator
 
 from sdft.cache.latents import LatentKeys
 from sdft.cache.looks import looks_of
-from sdft.config.dataset import DatasetSettings, SubsetSettings
+from sdft.config.dataset import SubsetSettings
 from sdft.config.load import Config
 from sdft.dataset.augment import PictureRules
 from sdft.dataset.lookalikes import Pair, pairs_alike
 from sdft.dataset.records import Placement, WordRules
 from sdft.dataset.tables import PlacementTable
-from sdft.errors import DataError
 from sdft.events import Emit, Notice
 from sdft.files import write_text
 from sdft.jobs.sources import (
@@ -31,10 +30,10 @@ from sdft.jobs.sources import (
     plan_dataset,
     word_rules,
 )
+from sdft.jobs.splitting import ranked, split_off
 from sdft.jobs.training.data import TrainingData, training_data
 from sdft.jobs.training.latents import cached_latents
 from sdft.models.bundle import ModelBundle
-from sdft.streams import seed64
 
 NUM_PAIRS_SHOWN = 5
 
@@ -98,7 +97,9 @@ def hold_out(
     settings = config.training
     seeds = [d.validation_seed for d in config.datasets if d.validation_seed is not None]
     seed = seeds[0] if seeds else 0
-    numbers = split_off(everything.placements, everything.keys, config.datasets)
+    numbers = split_off(
+        everything.placements, [one.usable for one in everything.keys], config.datasets
+    )
     rest = frozenset(range(len(everything.placements))) - numbers
     train, measured, of = everything, None, config
     if numbers:
@@ -125,48 +126,6 @@ def _pictures_of_folder(
     latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit)
     placements = dataset.plan.placements
     return Chosen(placements=placements, keys=latents.keys, masks=(None,) * len(placements))
-
-
-def split_off(
-    placements: Sequence[Placement], keys: Sequence[LatentKeys], datasets: Sequence[DatasetSettings]
-) -> frozenset[int]:
-    """Return the numbers of the placements that are held out.
-
-    Each dataset gives its share of files, chosen by seed and name, so that new images change
-    little; images of regularisation are never held out. A file that stands in several subsets is
-    held out from all of them.
-
-    Raises: DataError where nothing would be left to train on.
-    """
-    held: set[int] = set()
-    for number, dataset in enumerate(datasets):
-        if not dataset.validation_split:
-            continue
-        members: dict[Path, list[int]] = {}
-        for position, (placement, latents) in enumerate(zip(placements, keys, strict=True)):
-            item = placement.item
-            is_reg = dataset.subsets[item.subset].is_reg if item.dataset == number else True
-            if not is_reg and latents.usable:
-                members.setdefault(item.path, []).append(position)
-        count = max(1, round(len(members) * dataset.validation_split))
-        if count >= len(members):
-            raise DataError(
-                what=f"{len(members)} images are too few to hold out"
-                f" {dataset.validation_split:g} of them",
-                where="validation_split",
-                fix="lower it, or name a folder of other images in validation_dir",
-            )
-        for path in ranked(members, placements, dataset.validation_seed or 0)[:count]:
-            held.update(members[path])
-    return frozenset(held)
-
-
-def ranked(
-    members: dict[Path, list[int]], placements: Sequence[Placement], seed: int
-) -> list[Path]:
-    """Return files in an order that depends on the seed and on their names alone."""
-    keys = {path: placements[positions[0]].item.key for path, positions in members.items()}
-    return sorted(members, key=lambda path: (seed64(seed, "validation", keys[path]), keys[path]))
 
 
 def plain_words(config: Config) -> dict[tuple[int, int], WordRules]:

@@ -45,7 +45,8 @@ from sdft.models.hypernetwork_file import (
     HypernetworkFile,
     read_hypernetwork,
 )
-from sdft.train.optim import finds_rate, parse_arguments
+from sdft.train.optim import finds_rate
+from sdft.train.optimizer_args import parse_arguments
 from sdft.train.plain_tensors import on_cpu, tensor_bytes
 from sdft.train.scaler import LossScaler
 from sdft.train.state import Progress

@@ -28,7 +28,7 @@ from sdft.train.background import BackgroundWriter
 from sdft.train.checkpoint import SaveRules
 from sdft.train.loop import RunPlan
 from sdft.train.meter import Meter
-from sdft.train.optim import parse_arguments
+from sdft.train.optimizer_args import parse_arguments
 from sdft.train.state import (
     Identity,
     Progress,
