@@ -1,7 +1,8 @@
 """Files that are whole or absent.
 
 Every file that `sdft` writes is written under another name in the same folder, flushed to the
-disk, and then renamed. Folders are made the same way.
+disk, and then renamed. Folders are made the same way. On Windows whoever reads a file may keep it
+from being replaced or removed; each is tried again for a while, and then the file is named.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import errno
 import json
 import os
 import shutil
+import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from sdft.errors import DataError, EnvironmentFault
 from sdft.units import format_bytes
+from sdft.windows import is_windows
 
 PART_MARK = ".part-"
 """Stands in the name of every file that is not finished."""
@@ -26,8 +29,12 @@ PART_MARK = ".part-"
 RETRY_FOR_S = 10.0
 """How long a rename or removal is tried again while a virus scanner or reader holds the file."""
 
-_HELD_WINERRORS = (5, 32, 33)
-"""Access denied, sharing violation, lock violation."""
+_HELD_WINERRORS = (5, 32, 33, 1224)
+"""Access denied, sharing violation, lock violation, a file that is mapped."""
+
+_CLOSE_HOLDER = (
+    "close the program that holds it (a virus scanner, a viewer) and run the command again"
+)
 
 _Result = TypeVar("_Result")
 
@@ -41,26 +48,19 @@ def unfinished_name(path: Path) -> Path:
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a path to write to; when the block ends without an error it becomes `path`.
 
-    Raises: EnvironmentFault where the folder cannot be written or the disk is full.
+    Raises: EnvironmentFault where the folder cannot be written or the disk is full, or where
+        `path` stays held by another program; it then says where the new file is.
     """
     part = unfinished_name(path)
     try:
         with _named_os_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        # The block runs outside of the renaming of errors: what it raises about other files
-        # is not about `path`; only a full disk surely is.
-        try:
+        with _full_disk_named(path):
             yield part
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise _fault(path, error) from error
-            raise
-        with _named_os_errors(path):
-            flush_to_disk(part)
-            replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+    except BaseException:
+        _drop(part)
+        raise
+    _finish(part, path, [part])
 
 
 @contextlib.contextmanager
@@ -76,21 +76,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         with _named_os_errors(path):
             part.mkdir(parents=True)
-        try:
+        with _full_disk_named(path):
             yield part
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise _fault(path, error) from error
-            raise
-        with _named_os_errors(path):
-            for file in part.rglob("*"):
-                if file.is_file():
-                    flush_to_disk(file)
-            replace(part, path)
-            flush_folder(path.parent)
-    finally:
-        if part.exists():
-            shutil.rmtree(part, ignore_errors=True)
+    except BaseException:
+        _drop(part)
+        raise
+    _finish(part, path, [file for file in part.rglob("*") if file.is_file()])
+    with _named_os_errors(path):
+        flush_folder(path.parent)
 
 
 def make_folder(path: Path) -> None:
@@ -135,7 +128,7 @@ def read_text(path: Path) -> str:
 
 def flush_to_disk(path: Path) -> None:
     """Return when the file's content is on the disk, not only in the system's memory."""
-    with path.open("rb+") as file:
+    with while_held(lambda: path.open("rb+")) as file:
         os.fsync(file.fileno())
 
 
@@ -156,7 +149,36 @@ def flush_folder(path: Path) -> None:
 
 def replace(source: Path, destination: Path) -> None:
     """Rename, trying again for a while where Windows says that somebody holds the file."""
-    _while_held(lambda: os.replace(source, destination))
+    while_held(lambda: os.replace(source, destination))
+
+
+def swap(new: Path, path: Path) -> None:
+    """Give a whole folder or file the name of another one, which is removed.
+
+    A folder cannot be renamed over another in one step. Where the new one does not get the name,
+    the old one has it as before.
+
+    Raises: EnvironmentFault that says where the new one is.
+    """
+    if not path.exists():
+        _finish(new, path, [])
+        return
+    old = unfinished_name(path)
+    try:
+        replace(path, old)
+    except OSError as error:
+        raise _kept_fault(new, path, error) from error
+    try:
+        replace(new, path)
+    except OSError as error:
+        replace(old, path)
+        raise _kept_fault(new, path, error) from error
+    remove(old)
+
+
+def append_to(path: Path) -> BinaryIO:
+    """Open a file to add to its end, trying again while somebody holds it."""
+    return while_held(lambda: path.open("ab"))
 
 
 def remove(path: Path) -> None:
@@ -168,9 +190,9 @@ def remove(path: Path) -> None:
         aside = path if PART_MARK in path.name else unfinished_name(path)
         if aside != path:
             replace(path, aside)
-        _while_held(lambda: shutil.rmtree(aside))
+        _remove_folder(aside)
     else:
-        _while_held(lambda: path.unlink(missing_ok=True))
+        while_held(lambda: path.unlink(missing_ok=True))
 
 
 def unfinished_in(folder: Path, beginning: str = "") -> list[Path]:
@@ -199,18 +221,78 @@ def require_space(folder: Path, num_bytes: int, what_for: str) -> None:
         )
 
 
-def _while_held(operation: Callable[[], _Result]) -> _Result:
+def while_held(operation: Callable[[], _Result]) -> _Result:
+    """Do something to a file, again and again for a while where Windows says that it is held."""
     deadline = time.monotonic() + RETRY_FOR_S
     pause_s = 0.01
     while True:
         try:
             return operation()
         except OSError as error:
-            held = getattr(error, "winerror", None) in _HELD_WINERRORS
-            if not held or time.monotonic() + pause_s > deadline:
+            if not _is_held(error) or time.monotonic() + pause_s > deadline:
                 raise
         time.sleep(pause_s)
         pause_s = min(pause_s * 2, 0.5)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder, with a while of patience for each file in it."""
+
+    def again(function: Callable[..., object], path: str, error: BaseException) -> None:
+        held = isinstance(error, OSError) and _is_held(error)
+        if not held or function not in (os.unlink, os.rmdir):
+            raise error
+        while_held(lambda: function(path))
+
+    if sys.version_info >= (3, 12):
+        shutil.rmtree(folder, onexc=again)
+    else:
+        shutil.rmtree(folder, onerror=lambda function, path, found: again(function, path, found[1]))
+
+
+def _is_held(error: OSError) -> bool:
+    winerror = getattr(error, "winerror", None)
+    # What opens a file says it in the words of C, without Windows' number.
+    in_words_of_c = winerror is None and error.errno == errno.EACCES and is_windows()
+    return winerror in _HELD_WINERRORS or in_words_of_c
+
+
+def _finish(part: Path, path: Path, files: Sequence[Path]) -> None:
+    """Bring what is written to the disk and give it its name.
+
+    Where another program holds it too long, it is kept under a name that is free.
+    """
+    try:
+        for file in files:
+            flush_to_disk(file)
+        replace(part, path)
+    except OSError as error:
+        if not _is_held(error):
+            _drop(part)
+            raise _fault(path, error) from error
+        raise _kept_fault(part, path, error) from error
+
+
+def _drop(part: Path) -> None:
+    """Remove what did not become whole; what cannot be removed is swept up by its mark later."""
+    with contextlib.suppress(OSError):
+        remove(part)
+
+
+def _kept_fault(part: Path, path: Path, error: OSError) -> EnvironmentFault:
+    number = 1
+    while (kept := path.with_name(f"{path.stem}.new-{number}{path.suffix}")).exists():
+        number += 1
+    try:
+        replace(part, kept)
+    except OSError:
+        kept = part
+    return EnvironmentFault(
+        what=f"another program holds it ({error.strerror or error}); what was to replace it is"
+        f" whole in {kept.name}",
+        where=str(path),
+        fix=f"close the program that holds it and rename {kept.name}",
+    )
 
 
 def _fault(path: Path, error: OSError) -> EnvironmentFault:
@@ -225,8 +307,19 @@ def _fault(path: Path, error: OSError) -> EnvironmentFault:
     return EnvironmentFault(
         what=f"cannot be written: {error.strerror or error}",
         where=str(path),
-        fix=fixes.get(error.errno or 0, ""),
+        fix=_CLOSE_HOLDER if _is_held(error) else fixes.get(error.errno or 0, ""),
     )
+
+
+@contextlib.contextmanager
+def _full_disk_named(path: Path) -> Iterator[None]:
+    """Say that the disk of `path` is full; what else happens in the block is about other files."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _fault(path, error) from error
+        raise
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 from sdft.errors import DataError, UserError
-from sdft.files import make_folder, replace, write_json
+from sdft.files import make_folder, remove, replace, while_held, write_json
 
 FINISHED = "finished"
 UNFINISHED = "unfinished"
@@ -164,14 +164,15 @@ class RunLock:
         }
         while True:
             try:
-                with self._file.open("x", encoding="utf-8") as file:
+                # A file that is being removed is held for a moment, too.
+                with while_held(lambda: self._file.open("x", encoding="utf-8")) as file:
                     json.dump(mine, file)
                 return self
             except FileExistsError:
                 self._drop_if_stale()
 
     def __exit__(self, *exception: object) -> None:
-        self._file.unlink(missing_ok=True)
+        remove(self._file)
 
     def _drop_if_stale(self) -> None:
         holder = read_lock(self._file)
@@ -185,7 +186,7 @@ class RunLock:
                 where=str(self._file.parent),
                 fix="wait for it, stop it, or choose another output_name",
             )
-        self._file.unlink(missing_ok=True)
+        remove(self._file)
 
 
 def _age_s(file: Path) -> float:

@@ -24,6 +24,7 @@ from sdft.cache.database import (
 from sdft.dataset.remembered import Forgetful, ImageMemory, Remembered
 from sdft.errors import SdftError
 from sdft.events import Emit, Notice
+from sdft.files import remove
 
 FILE_NAME = "images.sqlite"
 
@@ -111,7 +112,7 @@ def _opened(path: Path) -> Iterator[SqliteMemory]:
         local = opened.enter_context(near(path, put_back=True))
         # What it holds can all be read again from the images.
         if is_broken(local):
-            local.unlink()
+            remove(local)
         with named_sqlite_errors(path):
             connection = opened.enter_context(
                 contextlib.closing(sqlite3.connect(local, timeout=WAIT_FOR_LOCK_S))

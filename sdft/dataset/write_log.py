@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft.errors import EnvironmentFault
-from sdft.files import whole_file, write_bytes
+from sdft.files import append_to, whole_file, write_bytes
 
 FOLDER = ".sdft"
 LOG = "writes.jsonl"
@@ -79,7 +79,7 @@ class _FolderLog:
         self._take(record)
         try:
             self.path.parent.mkdir(exist_ok=True)
-            with self.path.open("ab") as file:
+            with append_to(self.path) as file:
                 # A line end in front separates it from a line that was cut off.
                 torn = file.tell() > 0 and not self._ends_with_line_end()
                 file.write(b"\n" * torn + json.dumps(record).encode("ascii") + b"\n")

@@ -17,8 +17,7 @@ from sdft.events import Emit, Notice, StageFinished, StageProgress, StageStarted
 from sdft.export.diffusers_folder import write_diffusers_folder
 from sdft.export.metadata import converted_metadata
 from sdft.export.single_file import write_single_file
-from sdft.files import remove, unfinished_name
-from sdft.files import replace as rename
+from sdft.files import swap, unfinished_name
 from sdft.formats.tensor_file import PICKLE, SAFETENSORS
 from sdft.jobs.hypernetworks import convert_hypernetwork, dtypes_of_file, family_of
 from sdft.models.family import SD2_BASE, SD2_GENERATION, Family, settle_family
@@ -345,10 +344,7 @@ def _write(
         on_bytes=progress.add,
     )
     if new != destination:
-        old = unfinished_name(destination)
-        rename(destination, old)
-        rename(new, destination)
-        remove(old)
+        swap(new, destination)
     return size_bytes
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from sdft.errors import EnvironmentFault
-from sdft.files import PART_MARK, flush_to_disk, replace
+from sdft.files import PART_MARK, flush_to_disk, remove, replace
 
 BLOCK_BYTES = 1 << 18
 TIMEOUT_S = 30.0
@@ -99,7 +99,7 @@ def _check(remote: RemoteFile, part: Path, path: Path) -> None:
             digest.update(block)
     size = _size_of(part)
     if size != remote.num_bytes or remote.sha256 not in (None, digest.hexdigest()):
-        part.unlink()
+        remove(part)
         raise EnvironmentFault(
             what="what was downloaded is not the file that the server described",
             where=str(path),

@@ -16,7 +16,7 @@ from sdft.dataset.pixels import read_header
 from sdft.dataset.word_files import read_words
 from sdft.dataset.write_log import FOLDER, FOREIGN, OTHER, SAME, WriteLog, image_stamp
 from sdft.errors import EnvironmentFault, UserError
-from sdft.files import read_text
+from sdft.files import append_to, read_text
 from sdft.labelers.records import Words
 from sdft.labelers.runner import Task
 from sdft.labelers.selection import appended, parse_tag_list
@@ -138,7 +138,7 @@ class Table:
         with self._lock:
             try:
                 self._notes.parent.mkdir(parents=True, exist_ok=True)
-                with self._notes.open("ab") as file:
+                with append_to(self._notes) as file:
                     file.write(line.encode("ascii"))
             except OSError as error:
                 raise EnvironmentFault(

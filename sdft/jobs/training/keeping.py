@@ -311,8 +311,15 @@ class Keeper:
         )
 
     def _remove(self, path: Path) -> None:
-        if path.exists():
+        if not path.exists():
+            return
+        try:
             remove(path)
+        except OSError as error:
+            # What is too old takes room; that is no reason to end a training.
+            message = f"{path} is no longer needed and could not be removed: {error}"
+            self.emit(Notice(severity="warning", topic="unfinished", message=message))
+        else:
             self.emit(FileRemoved(path=str(path)))
 
 

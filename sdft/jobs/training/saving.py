@@ -17,7 +17,7 @@ from sdft.config.training import TrainingSettings
 from sdft.export.diffusers_folder import save_diffusers_folder
 from sdft.export.metadata import modelspec_metadata, thumbnail_url
 from sdft.export.single_file import save_single_file
-from sdft.files import remove, replace, unfinished_name
+from sdft.files import swap, unfinished_name
 from sdft.jobs.training.networks import Networks
 from sdft.models.bundle import ModelBundle
 from sdft.models.text import text_state_dict
@@ -176,7 +176,7 @@ def write_model(
             metadata=metadata,
             extras=extras,
         )
-        _swap(new, path)
+        swap(new, path)
         return size_bytes
     return save_single_file(
         path,
@@ -190,17 +190,6 @@ def write_model(
         extras=extras,
         scalars=bundle.scalars,
     )
-
-
-def _swap(new: Path, path: Path) -> None:
-    """Give a whole folder its name; a folder cannot be renamed over another in one step."""
-    if not path.exists():
-        replace(new, path)
-        return
-    old = unfinished_name(path)
-    replace(path, old)
-    replace(new, path)
-    remove(old)
 
 
 def save_as_single_file(bundle: ModelBundle, path: Path) -> None:
