@@ -14,8 +14,8 @@ A bug is an assert or another exception, never one of these.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 
@@ -27,6 +27,15 @@ class Problem:
     where: str = ""
     """File and line, key, option, or path. Empty where there is no place to point at."""
     fix: str = ""
+    key: str = ""
+    """Names the sentence for other languages, in `strings/messages.<language>.toml`."""
+    values: Mapping[str, object] = field(default_factory=dict, hash=False, compare=False)
+    """What the sentence has places for."""
+
+    def as_json(self) -> dict[str, str]:
+        """Return what scripts get, always in English."""
+        record = {"what": self.what, "where": self.where, "fix": self.fix}
+        return record | ({"key": self.key} if self.key else {})
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.what}" if self.where else self.what]
@@ -41,10 +50,18 @@ class SdftError(Exception):
     exit_code = 1
 
     def __init__(
-        self, what: str = "", where: str = "", fix: str = "", *, problems: Sequence[Problem] = ()
+        self,
+        what: str = "",
+        where: str = "",
+        fix: str = "",
+        *,
+        key: str = "",
+        values: Mapping[str, object] | None = None,
+        problems: Sequence[Problem] = (),
     ) -> None:
         assert what or problems, "an error needs words"
-        self.problems: tuple[Problem, ...] = tuple(problems) or (Problem(what, where, fix),)
+        one = Problem(what, where, fix, key, values or {})
+        self.problems: tuple[Problem, ...] = tuple(problems) or (one,)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

@@ -1,15 +1,22 @@
-"""Every word that a screen shows, in English and Japanese.
+"""Every word that a screen or a command shows, in English and Japanese.
 
-The words are in `strings/<language>.toml`, by name; both files have the same names. Words that come
-from a run's files (notices, paths, captions) are shown as they are, in no other language.
+Words of the interface are in `strings/<language>.toml`, by name; both files have the same names.
+Sentences of the engine (errors, `sdft doctor`) stand in the code in English, which scripts, logs
+and run folders always get; `strings/messages.<language>.toml` has them by their keys. Words that
+come from a run's files (notices, paths, captions) are shown as they are, in no other language.
 """
 
 from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from unicodedata import east_asian_width
+
+from sdft import windows
+from sdft.errors import Problem
 
 LANGUAGES = ("en", "ja")
 """The first one is used where nothing else is asked for."""
@@ -18,12 +25,22 @@ _FOLDER = Path(__file__).parent / "strings"
 
 
 def language_of(environment: Mapping[str, str]) -> str:
-    """Return the language that `SDFT_LANG` or the locale asks for."""
+    """Return the language that `SDFT_LANG`, the locale or Windows itself asks for."""
     for variable in ("SDFT_LANG", "LC_ALL", "LC_MESSAGES", "LANG"):
         asked = environment.get(variable, "").lower()[:2]
         if asked:
             return asked if asked in LANGUAGES else LANGUAGES[0]
-    return LANGUAGES[0]
+    return "ja" if windows.speaks_japanese() else LANGUAGES[0]
+
+
+def language_for(environment: Mapping[str, str], encoding: str | None) -> str:
+    """Return the language to print in where the stream can show its letters; else English."""
+    language = language_of(environment)
+    try:
+        catalogue(language)["common.error"].encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return LANGUAGES[0]
+    return language
 
 
 @cache
@@ -41,6 +58,13 @@ def _flat(table: Mapping[str, object], prefix: str) -> list[tuple[str, str]]:
         else:
             pairs.append((f"{prefix}{name}", str(value)))
     return pairs
+
+
+@cache
+def messages(language: str) -> Mapping[str, str]:
+    """Return the engine's sentences in another language than English, by dotted names."""
+    file = _FOLDER / f"messages.{language}.toml"
+    return dict(_flat(tomllib.loads(file.read_text("utf-8")), "")) if file.exists() else {}
 
 
 @cache
@@ -68,6 +92,37 @@ class Words:
         """Return the one-line help of a setting; what its declaration says where there is none."""
         return _hints(self.language).get(setting, declared)
 
+    def problem(self, problem: Problem) -> Problem:
+        """Return a problem in this language; in English where there is no other sentence."""
+
+        def told(part: str) -> str:
+            return self.message(f"error.{problem.key}.{part}", problem.values)
+
+        return replace(
+            problem,
+            what=told("what") or problem.what,
+            where=told("where") or problem.where,
+            fix=told("fix") or problem.fix,
+        )
+
+    def note(self, key: str, values: Mapping[str, object], declared: str) -> str:
+        """Return the note of a finding; what is declared where there is no other sentence."""
+        return self.message(f"finding.{key}", values) or declared
+
+    def message(self, name: str, values: Mapping[str, object]) -> str:
+        """Return one of the engine's sentences, or nothing where it is said in English."""
+        return messages(self.language).get(name, "").format_map(values)
+
     def known(self, name: str) -> str:
         """Return the words of a name, or the name where the catalogue has none."""
         return self._catalogue.get(name, name)
+
+
+def cells(text: str) -> int:
+    """Return how many columns of a terminal text takes; East Asian letters take two."""
+    return sum(2 if east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
+def padded(text: str, width: int) -> str:
+    """Return text with spaces behind it up to a number of columns."""
+    return text + " " * (width - cells(text))

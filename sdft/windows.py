@@ -26,6 +26,10 @@ CLOSING = frozenset({CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT, CTRL_SHUTDOWN_EVENT})
 STAY_S = 30.0
 """Windows ends the process after about 5 s, or as soon as it is told that all is done."""
 
+_PRIMARY_LANGUAGE = 0x3FF
+_LANG_JAPANESE = 0x11
+"""Source: winnt.h, PRIMARYLANGID and LANG_JAPANESE."""
+
 _LONG_PATHS = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 
 ENABLE_LONG_PATHS = f"reg add HKLM\\{_LONG_PATHS} /v LongPathsEnabled /t REG_DWORD /d 1 /f"
@@ -79,6 +83,14 @@ def outlive_closing() -> None:
         # Held by the module: Windows keeps no reference, and a handler that is gone crashes.
         _kept.append(_handler_type()(_wait_for_the_parent))
         _kernel().SetConsoleCtrlHandler(_kept[-1], True)
+
+
+def speaks_japanese() -> bool:
+    """Tell whether this person's Windows is a Japanese one; it sets no LANG."""
+    if not is_windows():
+        return False
+    primary = int(_kernel().GetUserDefaultUILanguage()) & _PRIMARY_LANGUAGE
+    return primary == _LANG_JAPANESE
 
 
 def long_paths_are_on() -> bool | None:

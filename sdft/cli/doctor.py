@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sdft.cli.common import CONTEXT, Json, JsonOut, Quiet, new_app
-from sdft.cli.output import Output, deliver
+from sdft.cli.output import Output, deliver, spoken
+from sdft.language import cells, padded
 
 if TYPE_CHECKING:
-    from sdft.jobs.doctor import DoctorResult
+    from sdft.jobs.diagnosis import DoctorResult
 
 app = new_app()
 
@@ -69,13 +71,17 @@ def _pack(path: Path, out: Path | None, output: Output) -> None:
 
 
 def _words(result: DoctorResult) -> str:
+    words = spoken(sys.stdout)
+    state_width = max(cells(words(f"doctor.{finding.state}")) for finding in result.findings) + 2
     width = max(len(finding.name) for finding in result.findings)
     lines = []
     for finding in result.findings:
-        note = f" ({finding.note})" if finding.note else ""
-        lines.append(f"{finding.state:8}{finding.name:{width}}  {finding.value}{note}")
-    lines.append(f"training will use: {result.device}")
+        note = words.note(finding.key, finding.values, finding.note)
+        note = f" ({note})" if note else ""
+        state = padded(words(f"doctor.{finding.state}"), state_width)
+        lines.append(f"{state}{finding.name:{width}}  {finding.value}{note}")
+    lines.append(words("doctor.device", device=result.device))
     if not result.problems:
-        lines.append("no problems")
-    lines += [f"problem: {problem}" for problem in result.problems]
+        lines.append(words("doctor.no_problems"))
+    lines += [words("doctor.a_problem", problem=words.problem(one)) for one in result.problems]
     return "\n".join(lines)

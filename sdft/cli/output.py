@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from sdft.errors import SdftError
 from sdft.views.text import visible
+
+if TYPE_CHECKING:
+    from sdft.language import Words
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,27 +57,38 @@ def json_safe(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def spoken(stream: TextIO) -> Words:
+    """Return the words of the language to print in on this stream."""
+    from sdft.language import Words, language_for
+
+    return Words(language_for(os.environ, stream.encoding))
+
+
 def print_problems(error: SdftError, *, as_json: bool = False) -> None:
-    """Print every problem of an error on stderr; with `as_json` as one object on stdout too."""
-    for problem in error.problems:
+    """Print every problem of an error on stderr; with `as_json` as one object on stdout too.
+
+    What is printed is in the person's language, the object in English.
+    """
+    words = spoken(sys.stderr)
+    for problem in map(words.problem, error.problems):
         what = f"{problem.where}: {problem.what}" if problem.where else problem.what
-        print_error(what, problem.fix)
+        print_error(what, problem.fix, label=words("common.error"))
     if as_json:
         import json
 
         record = {
             "error": type(error).__name__,
             "exit_code": error.exit_code,
-            "problems": [asdict(problem) for problem in error.problems],
+            "problems": [problem.as_json() for problem in error.problems],
         }
         print(json.dumps(record))
 
 
-def print_error(what: str, fix: str = "") -> None:
+def print_error(what: str, fix: str = "", *, label: str = "error") -> None:
     from rich.console import Console
     from rich.text import Text
 
-    line = Text("error: ", style="bold red").append(visible(what), style="not bold default")
+    line = Text(f"{label}: ", style="bold red").append(visible(what), style="not bold default")
     if fix:
         line.append(f"\n  -> {visible(fix)}", style="not bold default")
     # Without soft wrapping a long path would be cut into pieces that cannot be copied.

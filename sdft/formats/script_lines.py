@@ -28,7 +28,7 @@ _SETS = {
 }
 
 _VARIABLE = {
-    BAT: re.compile(r"%(\w+)%|!(\w+)!"),
+    BAT: re.compile(r"%%|%(\w+)%|!(\w+)!"),
     PS1: re.compile(r"\$\{((?:env:)?\w+)\}|\$((?:env:)?\w+)", re.IGNORECASE),
     SH: re.compile(r"\$\{(\w+)(?:\[@\])?\}|\$(\w+)"),
 }
@@ -142,6 +142,9 @@ def _filled(text: str, script: _Script, unknown: list[str]) -> str:
     """Return text with the variables of the file in place of their names."""
 
     def value(match: re.Match[str]) -> str:
+        if match[0] == "%%":
+            # In a batch file, the way to write a percent sign.
+            return "%"
         name = script.name(match[1] or match[2])
         if name in script.variables:
             return " ".join(script.variables[name])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -171,7 +171,7 @@ class HypernetworkVerifyResult:
             "metadata": dict(file.metadata),
             "sha256": {file.path.name: self.sha256},
             "hash_matches": self.hash_matches,
-            "problems": [asdict(problem) for problem in self.problems],
+            "problems": [problem.as_json() for problem in self.problems],
         }
 
     def words(self) -> str:

@@ -70,7 +70,7 @@ class WrittenMetadata:
             **self.counts,
             "without_words": list(self.without_words),
             "image_dir": None if self.image_dir is None else str(self.image_dir),
-            "problems": [asdict(problem) for problem in self.problems],
+            "problems": [problem.as_json() for problem in self.problems],
         }
 
 

@@ -60,7 +60,7 @@ class VerifyResult:
             "metadata": dict(facts.metadata),
             "sha256": dict(self.sha256),
             "hash_matches": self.hash_matches,
-            "problems": [asdict(problem) for problem in self.problems],
+            "problems": [problem.as_json() for problem in self.problems],
         }
 
     def words(self) -> str:
@@ -99,7 +99,7 @@ class CacheVerifyResult:
             }
             for path, report in self.stores.items()
         ]
-        problems = [asdict(problem) for problem in self.problems]
+        problems = [problem.as_json() for problem in self.problems]
         return {"path": str(self.path), "stores": stores, "problems": problems}
 
     def words(self) -> str:

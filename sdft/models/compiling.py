@@ -48,8 +48,8 @@ def why_not_compiled(device: torch.device, backend: str) -> str:
         if find_spec("triton") is not None:
             return ""
         return (
-            "triton is not installed; on Windows: python -m pip install triton-windows; on Linux"
-            " it comes with torch"
+            'triton is not installed; on Windows: python -m pip install "triton-windows>=3.6,<3.8";'
+            " on Linux it comes with torch"
         )
     if any(shutil.which(name) for name in ("c++", "g++", "clang++", "cl")):
         return ""

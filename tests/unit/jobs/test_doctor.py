@@ -4,13 +4,22 @@ import getpass
 import json
 import platform
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sdft.errors import Problem
 from sdft.events import ignore
 from sdft.jobs import doctor
-from sdft.jobs.doctor import CUDA_WHEELS, device_fault, device_problem, run_doctor
+from sdft.jobs.diagnosis import (
+    CUDA_WHEELS,
+    INSTALL_CUDA_TORCH,
+    Facts,
+    device_fault,
+    diagnosed,
+)
+from sdft.jobs.doctor import device_problem, run_doctor
 from sdft.jobs.environment import (
     NvidiaDriver,
     TorchBuild,
@@ -19,6 +28,7 @@ from sdft.jobs.environment import (
     torch_build,
 )
 from sdft.jobs.probe import MARK, _read, probe
+from sdft.language import Words
 
 CPU_TORCH = TorchBuild(version="2.13.0+cpu", cuda=None, hip=None)
 CUDA_TORCH = TorchBuild(version="2.13.0", cuda="12.8", hip=None)
@@ -90,86 +100,155 @@ TRIED = {
     "triton": {},
 }
 
-
-@pytest.fixture
-def machine(monkeypatch):
-    """A machine whose parts a test chooses."""
-
-    def machine(*, driver=None, build=CPU_TORCH, tried=TRIED, versions=None):
-        monkeypatch.setattr(doctor, "nvidia_driver", lambda: driver)
-        monkeypatch.setattr(doctor, "torch_build", lambda: build)
-        monkeypatch.setattr(doctor, "probe", lambda: tried)
-        monkeypatch.setattr(doctor, "package_versions", lambda: versions or {})
-
-    return machine
+HEALTHY = Facts(
+    system="Windows 11, AMD64",
+    python="3.12.8",
+    driver=None,
+    build=CPU_TORCH,
+    tried=TRIED,
+    versions={},
+    free_bytes=200 * 10**9,
+    memory_bytes=32 * 10**9,
+    available_bytes=20 * 10**9,
+    on_windows=True,
+)
 
 
 def states(result) -> dict[str, str]:
     return {finding.name: finding.state for finding in result.findings}
 
 
-def test_absent_and_broken_packages_say_what_is_used_instead(machine, tmp_path):
-    machine()
-    result = run_doctor(tmp_path, emit=ignore)
+def fault(**facts) -> Problem:
+    """Return the one problem that these facts add to a machine that is otherwise in order."""
+    sound = {name: found for name, found in TRIED.items() if "error" not in found}
+    (problem,) = diagnosed(replace(HEALTHY, tried=sound, **facts)).problems
+    return problem
+
+
+def test_a_machine_in_order_has_no_problem():
+    sound = {"torch": TRIED["torch"]}
+    assert diagnosed(replace(HEALTHY, tried=sound, long_paths=True)).problems == ()
+
+
+def test_absent_and_broken_packages_say_what_is_used_instead():
+    result = diagnosed(HEALTHY)
     assert states(result)["bitsandbytes"] == "broken"
     assert states(result)["xformers"] == "absent"
     assert states(result)["triton"] == "ok"
     notes = {finding.name: finding.note for finding in result.findings}
     assert "AdamW" in notes["bitsandbytes"]
     assert "torch's own attention" in notes["xformers"]
+    assert "python -m pip install xformers" in notes["xformers"]
     assert any("libcudart" in problem.what for problem in result.problems)
     assert result.device == "cpu"
 
 
-def test_an_old_driver_is_a_problem(machine, tmp_path):
-    machine(driver=DRIVER, build=CUDA_TORCH)
-    result = run_doctor(tmp_path, emit=ignore)
-    assert states(result)["torch"] == "problem"
-    assert any("driver" in problem.fix for problem in result.problems)
+def driver(version: str) -> NvidiaDriver:
+    return replace(DRIVER, version=version)
 
 
-def test_a_torch_that_does_not_import_is_a_problem(machine, tmp_path):
-    machine(tried={"torch": {"error": "ImportError: no DLL"}})
-    result = run_doctor(tmp_path, emit=ignore)
+@pytest.mark.parametrize(
+    ("version", "cuda", "key", "line"),
+    [
+        ("551.86", "13.0", "driver_too_old_for_torch", INSTALL_CUDA_TORCH),
+        ("516.94", "12.8", "driver_too_old", "winget install Nvidia.NvidiaApp"),
+        ("516.94", "13.0", "driver_too_old", "winget install Nvidia.NvidiaApp"),
+        ("581.15", "13.0", "card_unusable", "start the machine again"),
+        ("unknown", "12.8", "card_unusable", "start the machine again"),
+    ],
+)
+def test_a_driver_too_old_for_torch_is_told_with_the_line_that_mends_it(version, cuda, key, line):
+    problem = fault(driver=driver(version), build=replace(CUDA_TORCH, cuda=cuda))
+    assert problem.key == key
+    assert line in problem.fix
+
+
+def test_drivers_of_linux_have_numbers_of_their_own():
+    old = driver("526.98")
+    build = replace(CUDA_TORCH, cuda="12.8")
+    assert fault(driver=old, build=build).key == "driver_too_old"
+    assert fault(driver=old, build=build, on_windows=False).key == "card_unusable"
+    assert "ubuntu-drivers" in fault(driver=driver("470.1"), build=build, on_windows=False).fix
+
+
+def test_a_torch_without_cuda_beside_a_driver_is_told_with_the_line_of_the_readme():
+    problem = fault(driver=DRIVER)
+    assert problem.key == "torch_without_cuda"
+    assert INSTALL_CUDA_TORCH in problem.fix
+
+
+def test_a_torch_that_does_not_import_is_a_problem():
+    result = diagnosed(replace(HEALTHY, tried={"torch": {"error": "ImportError: no DLL"}}))
     assert states(result)["torch"] == "broken"
     assert any("no DLL" in problem.what for problem in result.problems)
 
 
-def test_no_torch_at_all_is_a_problem(machine, tmp_path):
-    machine(build=None)
-    assert states(run_doctor(tmp_path, emit=ignore))["torch"] == "absent"
+def test_no_torch_at_all_is_a_problem_and_a_card_gets_one_with_cuda():
+    assert states(diagnosed(replace(HEALTHY, build=None)))["torch"] == "absent"
+    assert "--index-url" not in fault(build=None).fix
+    assert INSTALL_CUDA_TORCH in fault(build=None, driver=DRIVER).fix
 
 
-def test_two_onnxruntimes_are_a_problem(machine, tmp_path):
-    machine(versions={"onnxruntime": "1.31", "onnxruntime-gpu": "1.31"})
-    problems = run_doctor(tmp_path, emit=ignore).problems
-    assert any(problem.where == "onnxruntime" for problem in problems)
+def test_two_onnxruntimes_are_told_with_the_lines_that_leave_the_faster_one():
+    problem = fault(versions={"onnxruntime": "1.31", "onnxruntime-gpu": "1.31"})
+    assert problem.where == "onnxruntime"
+    assert "pip uninstall -y onnxruntime onnxruntime-gpu\n" in problem.fix
+    assert problem.fix.endswith("pip install onnxruntime-gpu")
 
 
-def test_a_working_card_is_what_will_be_used(machine, tmp_path):
+def test_long_paths_that_are_off_are_told_with_the_line_that_lets_them_in():
+    problem = fault(long_paths=False)
+    assert "LongPathsEnabled /t REG_DWORD /d 1" in problem.fix
+    assert "administrator" in problem.fix
+
+
+def test_a_working_card_is_what_will_be_used():
     card = {"name": "RTX 3060", "memory_bytes": 12 * 2**30, "capability": "8.6", "bf16": True}
-    machine(
-        driver=DRIVER,
-        build=CUDA_TORCH,
-        tried={"torch": {"cuda_available": True, "devices": [card]}},
-    )
-    result = run_doctor(tmp_path, emit=ignore)
+    tried = {"torch": {"cuda_available": True, "devices": [card]}}
+    result = diagnosed(replace(HEALTHY, driver=DRIVER, build=CUDA_TORCH, tried=tried))
     assert result.device == "cuda"
     assert any("bf16" in finding.note for finding in result.findings)
     assert states(result)["torch"] == "ok"
 
 
-def test_little_room_is_a_problem(machine, tmp_path, monkeypatch):
-    machine()
-    monkeypatch.setattr(doctor, "LOW_DISK_BYTES", 10**18)
-    monkeypatch.setattr(doctor, "LOW_MEMORY_BYTES", 10**18)
-    result = run_doctor(tmp_path / "not" / "there", emit=ignore)
+def test_little_room_is_a_problem():
+    result = diagnosed(replace(HEALTHY, free_bytes=9 * 10**9, memory_bytes=7 * 10**9))
     assert states(result)["disk"] == "problem"
     assert states(result)["memory"] == "problem"
 
 
-def test_nothing_that_is_shared_says_who_or_where_the_user_is(machine, tmp_path):
-    machine()
+def test_every_note_and_every_problem_is_told_in_japanese_too():
+    """Whatever the facts: nothing is left in English but names and lines to type."""
+    words = Words("ja")
+    broken = {name: {"error": "E"} for name in ("bitsandbytes", "xformers.ops", "onnxruntime")}
+    sound = {name: {} for name in ("bitsandbytes", "xformers.ops", "triton", "onnxruntime")}
+    old = {"driver": driver("470.1"), "build": CUDA_TORCH}
+    machines = [
+        replace(HEALTHY, free_bytes=1, memory_bytes=1, long_paths=False),
+        replace(HEALTHY, tried=TRIED | broken | {"triton": {"error": "E"}}, **old),
+        replace(HEALTHY, tried=TRIED | sound, driver=DRIVER),
+        replace(HEALTHY, tried={"torch": {"error": "E"}}),
+        replace(HEALTHY, build=None, versions={"onnxruntime": "1", "onnxruntime-gpu": "1"}),
+        replace(HEALTHY, driver=driver("551.1"), build=replace(CUDA_TORCH, cuda="13.0")),
+        replace(HEALTHY, driver=DRIVER, build=CUDA_TORCH),
+    ]
+    for result in map(diagnosed, machines):
+        for finding in result.findings:
+            if finding.key:
+                assert words.note(finding.key, finding.values, "") != ""
+        for problem in result.problems:
+            told = words.problem(problem)
+            assert told.what != problem.what or problem.key == "package_broken"
+            assert bool(told.fix) == bool(problem.fix)
+
+
+def test_this_machine_can_be_looked_at(tmp_path):
+    result = run_doctor(tmp_path / "not" / "there", emit=ignore)
+    assert {"python", "system", "torch", "disk", "memory"} <= set(states(result))
+    assert states(result)["torch"] in ("ok", "problem")
+
+
+def test_nothing_that_is_shared_says_who_or_where_the_user_is(tmp_path):
     texts = [
         json.dumps(environment_facts()),
         json.dumps(run_doctor(tmp_path, emit=ignore).as_json()),
