@@ -117,6 +117,7 @@ def send_command(
             what="no process is training this run",
             where=str(run.path),
             fix="start it again with its command and --resume auto",
+            key="run_not_at_work",
         )
     command = Command(
         id=f"{time.time_ns():020d}-{secrets.token_hex(4)}",

@@ -123,6 +123,8 @@ def read_text(path: Path) -> str:
             what=f"not a UTF-8 text file (byte {error.start})",
             where=str(path),
             fix="save it as UTF-8",
+            key="not_utf8",
+            values={"byte": error.start},
         ) from error
 
 
@@ -218,6 +220,8 @@ def require_space(folder: Path, num_bytes: int, what_for: str) -> None:
             what=f"{what_for} needs {format_bytes(num_bytes)}, {format_bytes(free)} are free",
             where=str(folder),
             fix="free some space or choose another folder",
+            key="no_space",
+            values={"needed": format_bytes(num_bytes), "free": format_bytes(free)},
         )
 
 
@@ -292,7 +296,17 @@ def _kept_fault(part: Path, path: Path, error: OSError) -> EnvironmentFault:
         f" whole in {kept.name}",
         where=str(path),
         fix=f"close the program that holds it and rename {kept.name}",
+        key="held_and_kept",
+        values={"reason": error.strerror or error, "kept": kept.name},
     )
+
+
+_FAULT_KEYS = {
+    errno.ENOSPC: "disk_full",
+    errno.EACCES: "not_allowed",
+    errno.EPERM: "not_allowed",
+    errno.EROFS: "not_allowed",
+}
 
 
 def _fault(path: Path, error: OSError) -> EnvironmentFault:
@@ -308,6 +322,8 @@ def _fault(path: Path, error: OSError) -> EnvironmentFault:
         what=f"cannot be written: {error.strerror or error}",
         where=str(path),
         fix=_CLOSE_HOLDER if _is_held(error) else fixes.get(error.errno or 0, ""),
+        key="held" if _is_held(error) else _FAULT_KEYS.get(error.errno or 0, "cannot_be_written"),
+        values={"reason": error.strerror or error},
     )
 
 

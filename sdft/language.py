@@ -8,6 +8,7 @@ come from a run's files (notices, paths, captions) are shown as they are, in no 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -102,8 +103,13 @@ class Words:
             problem,
             what=told("what") or problem.what,
             where=told("where") or problem.where,
-            fix=told("fix") or problem.fix,
+            fix=told("fix") or self._nearest(problem.fix),
         )
+
+    def _nearest(self, fix: str) -> str:
+        """Return advice that only gives the nearest name, in this language."""
+        match = re.fullmatch(r"did you mean (.+)\?", fix)
+        return self("common.did_you_mean", nearest=match[1]) if match else fix
 
     def note(self, key: str, values: Mapping[str, object], declared: str) -> str:
         """Return the note of a finding; what is declared where there is no other sentence."""

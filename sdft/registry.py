@@ -38,6 +38,8 @@ class Registry:
             raise UnknownName(
                 what=f'no {self.kind} "{name}"',
                 fix=nearest(name, list(self._rows)) or f"known: {', '.join(self._rows)}",
+                key="unknown_name",
+                values={"kind": self.kind, "name": name},
             ) from None
 
     def target(self, name: str) -> str:

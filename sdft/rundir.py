@@ -185,6 +185,8 @@ class RunLock:
                 what=f"process {holder['pid']} on {holder['host']} is writing this run",
                 where=str(self._file.parent),
                 fix="wait for it, stop it, or choose another output_name",
+                key="run_in_use",
+                values={"pid": holder["pid"], "host": holder["host"]},
             )
         remove(self._file)
 

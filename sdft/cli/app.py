@@ -68,6 +68,8 @@ class LazyCommands(TyperGroup):
             raise UnknownName(
                 what=f'no command "{cmd_name}"',
                 fix=nearest(cmd_name, list(COMMANDS)) or "see: sdft --help",
+                key="no_command",
+                values={"name": cmd_name},
             )
         return get_command(import_module(module_of(cmd_name)).app)
 

@@ -102,7 +102,9 @@ class _Reader:
                 position += 1
                 self.values[option.name] = following[0]
             else:
-                self.problems.append(Problem("needs a value", where=option.spelling))
+                self.problems.append(
+                    Problem("needs a value", option.spelling, key="option_needs_value")
+                )
 
     def option(self, given: str) -> Option | None:
         """Return the option that a word names, or None after noting why there is none."""
@@ -117,10 +119,23 @@ class _Reader:
             return self.options[fitting[0]]
         if fitting:
             names = ", ".join(self.options[known].spelling for known in sorted(fitting))
-            self.problems.append(Problem("fits several options", given, f"one of {names}"))
+            self.problems.append(
+                Problem(
+                    "fits several options",
+                    given,
+                    f"one of {names}",
+                    "option_fits_several",
+                    {"names": names},
+                )
+            )
         else:
             self.problems.append(
-                Problem("no such option", given, self.nearest_to(name) or "see --help-all")
+                Problem(
+                    "no such option",
+                    given,
+                    self.nearest_to(name) or "see --help-all",
+                    "no_such_option",
+                )
             )
         return None
 
@@ -156,7 +171,8 @@ class _Reader:
             fix = "leave it out: sdft stands in its place"
         elif Path(word).is_dir():
             fix = f'for a folder of images write --train_data_dir "{word}"'
-        self.problems.append(Problem("a word that belongs to no option", f'"{word}"', fix))
+        what = "a word that belongs to no option"
+        self.problems.append(Problem(what, f'"{word}"', fix, "stray_word"))
 
 
 def read_line(words: Sequence[str], options: Sequence[Option]) -> Line:

@@ -58,7 +58,9 @@ def command(
     is_served = "TEXTUAL_DRIVER" in os.environ
     if not is_served and not (sys.stdout.isatty() and sys.stdin.isatty()):
         raise EnvironmentFault(
-            what="watching needs a terminal", fix="read events.jsonl or log.txt in the run's folder"
+            what="watching needs a terminal",
+            fix="read events.jsonl or log.txt in the run's folder",
+            key="needs_terminal",
         )
     before_textual()
 

@@ -7,6 +7,7 @@ Only the checks of paths look at the disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sdft.config.checks_machine import problems_of_memory
@@ -52,10 +53,12 @@ def problems_of_training(training: TrainingSettings, origins: Origins) -> list[P
                 "no base model is named",
                 "pretrained_model_name_or_path",
                 "give --pretrained_model_name_or_path with a model file or folder",
+                "no_base_model",
             )
         )
     if training.output_dir is None:
-        found.append(Problem("no output folder is named", "output_dir", "give --output_dir FOLDER"))
+        fix = "give --output_dir FOLDER"
+        found.append(Problem("no output folder is named", "output_dir", fix, "no_output_dir"))
     for name in ("pretrained_model_name_or_path", "vae", "sample_prompts", "log_tracker_config"):
         path = getattr(training, name)
         if path is not None and not path.exists():
@@ -63,7 +66,8 @@ def problems_of_training(training: TrainingSettings, origins: Origins) -> list[P
             if name in ("pretrained_model_name_or_path", "vae"):
                 what = what.replace("no such file", "no such file or folder")
                 fix = fix or "a model has to be on disk: sdft downloads none"
-            found.append(Problem(what, _place(origins, name), fix))
+            place, values = _place(origins, name), {"path": path}
+            found.append(Problem(what, place, fix, "setting_names_nothing", values))
     found += problems_of_watched_files(training)
     if training.resume not in (None, "auto"):
         missing = missing_path(Path(str(training.resume)), "folder")
@@ -243,16 +247,14 @@ def _subset(
     def problem(what: str, *names: str, fix: str = "") -> Problem:
         return Problem(what, _place(origins, *(f"{dotted}.{name}" for name in names)), fix)
 
-    paths = (
-        ("image_dir", "folder"),
-        ("metadata_file", "file"),
-        ("conditioning_data_dir", "folder"),
-    )
-    for name, kind in paths:
+    folders = ("image_dir", "conditioning_data_dir")
+    for name in (*folders, "metadata_file"):
         path = getattr(s, name)
+        kind = "folder" if name in folders else "file"
         missing = missing_path(path, kind) if path is not None else None
         if missing:
-            yield problem(f"{name}: {missing[0]}", name, fix=missing[1])
+            one = problem(f"{name}: {missing[0]}", name, fix=missing[1])
+            yield replace(one, key="setting_names_nothing", values={"path": path})
     for name in ("color_aug", "random_crop", "face_crop_aug_range"):
         # Not where it is merely the default: those images are then encoded in each step.
         asked = t.cache_latents and origins.get("cache_latents", "default") != "default"

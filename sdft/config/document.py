@@ -98,9 +98,10 @@ def _unreadable(path: Path, name: str, error: OSError) -> Problem:
     if isinstance(error, FileNotFoundError):
         folder = path.parent
         others = [p.name for p in folder.iterdir()] if folder.is_dir() else []
-        return Problem("no such file", name, nearest(path.name, others))
+        return Problem("no such file", name, nearest(path.name, others), "no_such_file")
     if path.is_dir():
-        return Problem("this is a folder; a .toml or .json file of settings is wanted", name)
+        what = "this is a folder; a .toml or .json file of settings is wanted"
+        return Problem(what, name, key="folder_of_settings")
     return Problem(f"cannot be read: {error.strerror or error}", name)
 
 
@@ -115,4 +116,10 @@ def _parse_error(kind: str, name: str, text: str, message: str, line: int) -> Co
             fix = 'in JSON \\ begins an escape; write "' + inside[1].replace("\\", "/") + '"'
     elif kind == "TOML" and message == "Invalid value":
         fix = 'text stands in quotes, as in output_name = "cats"; yes and no are true and false'
-    return ConfigError(what=f"not valid {kind}: {message}", where=f"{name}:{line}", fix=fix)
+    return ConfigError(
+        what=f"not valid {kind}: {message}",
+        where=f"{name}:{line}",
+        fix=fix,
+        key="not_valid",
+        values={"kind": kind, "message": message},
+    )

@@ -105,6 +105,7 @@ def load_config(
                 "no images: neither a dataset file nor train_data_dir is named",
                 document.name if document else "",
                 "give --dataset_config dataset.toml, or --train_data_dir FOLDER",
+                "no_images_named",
             )
         )
     findings.notices += _uncached(datasets, findings)
@@ -151,7 +152,9 @@ def _sort_given(
     for name, one in _given_in_file(document) if document else ():
         if name in first_places:
             what = f"{name} is set twice, first in {first_places[name]}"
-            findings.problems.append(Problem(what, one.where, "remove one of them"))
+            values = {"name": name, "first": first_places[name]}
+            fix = "remove one of them"
+            findings.problems.append(Problem(what, one.where, fix, "set_twice", values))
         first_places[name] = one.where
         _sort_one(name, one, given, findings)
     for flag, value in flags.items():

@@ -82,7 +82,8 @@ def misplaced_in_dataset(name: str, level: str, where: str) -> Problem:
     if level == "D":
         legal.append("subsets")
     fix = nearest(name, legal) or _elsewhere(name) or f"known: {', '.join(sorted(legal))}"
-    return Problem(f'unknown key "{name}" in {title}', where, fix)
+    values = {"name": name, "title": title}
+    return Problem(f'unknown key "{name}" in {title}', where, fix, "unknown_key", values)
 
 
 def misplaced_in_training(name: str, where: str, *, is_flag: bool) -> Problem:
@@ -97,8 +98,8 @@ def misplaced_in_training(name: str, where: str, *, is_flag: bool) -> Problem:
     legal |= {key for key, letters in dataset_levels().items() if letters != "S"}
     advice = nearest(name, sorted(legal))
     if is_flag:
-        return Problem("unknown option", where, advice.replace('"', '"--', 1))
-    return Problem(f'unknown setting "{name}"', where, advice)
+        return Problem("unknown option", where, advice.replace('"', '"--', 1), "unknown_option")
+    return Problem(f'unknown setting "{name}"', where, advice, "unknown_setting", {"name": name})
 
 
 def _elsewhere(name: str) -> str:

@@ -98,13 +98,21 @@ def _path_problem(setting: Setting, one: Given) -> Problem | None:
     if not isinstance(value, str):
         return _misfit(setting, one)
     if not value.strip():
-        return Problem(f"{setting.name} is empty", one.where, "give a path or leave it out")
+        return Problem(
+            f"{setting.name} is empty",
+            one.where,
+            "give a path or leave it out",
+            "empty_path",
+            {"name": setting.name},
+        )
     if any(ord(character) < 32 for character in value):
         raw = "".join(_ESCAPES.get(character, character) for character in value)
         return Problem(
             f"{setting.name} holds a tab, line end or another control character: {value!r}",
             one.where,
             quoted_path(raw) if one.folder is not None else "",
+            "control_character",
+            {"name": setting.name, "value": repr(value)},
         )
     parts = value.replace("\\", "/").split("/")
     if len(value) > MAX_PATH_CHARACTERS or max(map(len, parts)) > MAX_NAME_CHARACTERS:
@@ -135,7 +143,13 @@ def _misfit(setting: Setting, one: Given) -> Problem:
     value = one.value
     shown = f'"{value}"' if isinstance(value, str) else _shown(value)
     fix = nearest(value, setting.choices) if isinstance(value, str) and setting.choices else ""
-    return Problem(f"{setting.name} must be {setting.wanted}; {shown} is not", one.where, fix)
+    return Problem(
+        f"{setting.name} must be {setting.wanted}; {shown} is not",
+        one.where,
+        fix,
+        "wrong_value",
+        {"name": setting.name, "wanted": setting.wanted, "shown": shown},
+    )
 
 
 def _shown(value: object) -> str:

@@ -36,7 +36,12 @@ def raw_caption(content: bytes, *, all_lines: bool) -> tuple[str, int]:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(what=f"not UTF-8 (byte {error.start})", fix="save it as UTF-8") from error
+        raise DataError(
+            what=f"not UTF-8 (byte {error.start})",
+            fix="save it as UTF-8",
+            key="not_utf8",
+            values={"byte": error.start},
+        ) from error
     # Not `splitlines`: it also cuts at characters that are no line ends in an editor.
     stripped = (line.strip() for line in re.split(r"\r\n|\n|\r", text))
     lines = [line for line in stripped if line]

@@ -244,11 +244,18 @@ def _nothing_matches(matches: Matches, listing: Listing, where: str) -> Problem:
 
 def _cannot_list(root: Path, error: OSError) -> Problem:
     if isinstance(error, FileNotFoundError):
-        return Problem("there is no such folder", str(root), _nearest_folder(root))
+        fix = _nearest_folder(root)
+        return Problem("there is no such folder", str(root), fix, "no_such_folder")
     if isinstance(error, NotADirectoryError):
-        return Problem("this is a file, not a folder", str(root), "give the folder it lies in")
+        fix = "give the folder it lies in"
+        return Problem("this is a file, not a folder", str(root), fix, "file_not_folder")
     reason = error.strerror or type(error).__name__
-    return Problem(f"the folder cannot be read ({reason})", str(root))
+    return Problem(
+        f"the folder cannot be read ({reason})",
+        str(root),
+        key="folder_unreadable",
+        values={"reason": reason},
+    )
 
 
 def _nearest_folder(root: Path) -> str:
@@ -273,9 +280,15 @@ def _no_images(listing: Listing) -> Problem:
                 f"{what}, but its subfolder {subfolder.name} holds {plural(below, 'image')}",
                 str(listing.root),
                 "set recursive = true, or give the subfolder",
+                "images_in_subfolder",
+                {"subfolder": subfolder.name, "below": below},
             )
     return Problem(
-        what, str(listing.root), "images end in .png .jpg .jpeg .webp .bmp .gif .tif .tiff .avif"
+        what,
+        str(listing.root),
+        "images end in .png .jpg .jpeg .webp .bmp .gif .tif .tiff .avif",
+        "no_images_in_folder",
+        {"found": found},
     )
 
 

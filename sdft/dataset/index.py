@@ -197,9 +197,21 @@ def _no_captions_at_all(subset: Gathered, tally: _Tally) -> Iterator[Problem]:
     if others:
         found = ", ".join(plural(n, f"{kind} file") for kind, n in others)
         fix = f'set caption_extension = "{others[0][0]}"'
-        yield Problem(f"{what}; beside them lie {found}", subset.place, fix)
+        yield Problem(
+            f"{what}; beside them lie {found}",
+            subset.place,
+            fix,
+            "captions_end_otherwise",
+            {"images": tally.num_items, "wanted": wanted, "other": others[0][0]},
+        )
     else:
-        yield Problem(what, subset.place, f"write captions, or set {on_purpose}")
+        yield Problem(
+            what,
+            subset.place,
+            f"write captions, or set {on_purpose}",
+            "no_captions",
+            {"images": tally.num_items, "wanted": wanted},
+        )
 
 
 def _caption_notices(subset: Gathered, tally: _Tally) -> Iterator[Problem]:
@@ -222,9 +234,15 @@ def _caption_notices(subset: Gathered, tally: _Tally) -> Iterator[Problem]:
 def _nothing_usable(rejected: list[Rejected]) -> list[Problem]:
     """Say why there is no item at all, with the first reasons."""
     if not rejected:
-        return [Problem("the dataset has no images", fix="give a subset with num_repeats = 1")]
+        fix = "give a subset with num_repeats = 1"
+        return [Problem("the dataset has no images", fix=fix, key="dataset_without_images")]
     shown = [Problem(entry.reason, str(entry.path)) for entry in rejected[:_REASONS_SHOWN]]
-    return [*shown, Problem(f"not one of {plural(len(rejected), 'image')} can be used")]
+    summary = Problem(
+        f"not one of {plural(len(rejected), 'image')} can be used",
+        key="no_usable_image",
+        values={"images": len(rejected)},
+    )
+    return [*shown, summary]
 
 
 def _balance_regularisation(

@@ -71,6 +71,7 @@ def _died() -> EnvironmentFault:
         what="a process that reads images was ended from outside, most often for lack of memory",
         where="max_data_loader_n_workers",
         fix="close other programs, or set max_data_loader_n_workers to fewer or to 0",
+        key="picture_worker_ended",
     )
 
 

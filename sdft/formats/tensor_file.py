@@ -114,6 +114,7 @@ def recognise(path: Path) -> str:
         what="this is no model file" if start else "this file is empty",
         where=str(path),
         fix="sdft reads .safetensors and .ckpt files and diffusers folders",
+        key="no_model_file",
     )
 
 

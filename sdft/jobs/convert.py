@@ -273,6 +273,7 @@ def _require_free(destination: Path, form: str, read: Sequence[Path], *, overwri
             what="source and destination are the same" if same else "this exists already",
             where=str(destination),
             fix="choose another name, or say --overwrite",
+            key="exists_already",
         )
     if is_folder and not (destination / "model_index.json").is_file():
         raise UserError(

@@ -152,6 +152,8 @@ def require_enough(*, num_images: int, rejected: Sequence[Rejected], max_share: 
         f"{len(rejected)} of {num_images} images cannot be used;"
         f" max_rejected_share lets {max_share:g} of them pass",
         fix="mend or remove them, or raise max_rejected_share",
+        key="too_many_rejected",
+        values={"rejected": len(rejected), "images": num_images, "share": f"{max_share:g}"},
     )
     raise DataError(problems=[*shown, summary])
 

@@ -251,6 +251,7 @@ def _require_no_finished_run(run: RunDir) -> None:
             where=str(run.path),
             fix="train on from its checkpoint as a new run; save_state_on_train_end keeps a state"
             " for the next time",
+            key="finished_without_state",
         )
 
 
@@ -278,7 +279,12 @@ def _stopped(live: TrainingRun, reason: str, command: str, emit: Emit) -> SdftEr
     fix = f"go on with: {command} --resume auto"
     emit(RunStopped(step=progress.step, reason=reason, resumable=True, fix=fix))
     kind = Interrupted if reason == INTERRUPTED else StoppedResumable
-    return kind(what=f"stopped after step {progress.step}: {reason}", fix=fix)
+    return kind(
+        what=f"stopped after step {progress.step}: {reason}",
+        fix=fix,
+        key="stopped",
+        values={"step": progress.step, "reason": reason, "command": command},
+    )
 
 
 def _finished(

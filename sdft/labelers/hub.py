@@ -73,6 +73,7 @@ def find_model(
             what="neither a folder or file that exists nor a hub ID",
             where=model,
             fix="a hub ID looks like owner/repository",
+            key="no_labeler_here",
         )
     owner, repository, *inner = model.split("/")
     folder = model_dir / f"{owner}_{repository}"
@@ -194,12 +195,14 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
             what="the owner gives this model only to people who agreed to its terms",
             where=repo_id,
             fix="agree on the model's page, then log in: hf auth login",
+            key="model_is_gated",
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(
             what="the hub has no such public model",
             where=repo_id,
             fix="check the spelling; for a private one log in first: hf auth login",
+            key="hub_has_no_such_model",
         ) from error
     except HTTPError as error:
         raise EnvironmentFault(
@@ -208,5 +211,9 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
     except (connection_error, OSError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise EnvironmentFault(
-            what=f"the hub cannot be reached: {reason}", where=repo_id, fix=_OFFLINE_FIX
+            what=f"the hub cannot be reached: {reason}",
+            where=repo_id,
+            fix=_OFFLINE_FIX,
+            key="hub_unreachable",
+            values={"reason": reason},
         ) from error

@@ -113,6 +113,8 @@ def _runtime() -> Any:
             what=f"taggers need onnxruntime: {error}",
             fix='python -m pip install "sdft-trainer[tagger]"'
             " (or onnxruntime-gpu for CUDA, onnxruntime-directml for other cards on Windows)",
+            key="onnxruntime_missing",
+            values={"error": error},
         ) from error
 
 

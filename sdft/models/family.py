@@ -152,5 +152,6 @@ def settle_family(
             "whether it is a 768-v model (which predicts v) or a base model (which predicts noise)",
             where=where,
             fix="say --v_parameterization for a 768-v model, --no-v_parameterization for a base",
+            key="prediction_unknown",
         )
     return (SD2_V if prediction == V_PREDICTION else SD2_BASE), prediction, notices

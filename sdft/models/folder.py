@@ -44,6 +44,7 @@ def open_folder(path: Path, *, variant: str | None = None) -> ModelSource:
             what="this folder is no diffusers model: it has no unet, vae or text_encoder",
             where=str(path),
             fix="give the folder that has model_index.json, or a .safetensors or .ckpt file",
+            key="no_diffusers_folder",
         )
     if "unet" not in present:
         raise DataError(what="this model has no U-Net", where=str(path), fix="use a whole model")

@@ -26,7 +26,13 @@ def from_hub(path: Path, what: str) -> Path:
         where the hub cannot be reached.
     """
     repo_id = path.as_posix()
-    nothing_here = UserError(what=f"there is no {what} here", where=str(path), fix="check the path")
+    nothing_here = UserError(
+        what=f"there is no {what} here",
+        where=str(path),
+        fix="check the path",
+        key="no_model_here",
+        values={"what": what},
+    )
     # A mistyped path must not be sent over the network, so what could be one is taken for one.
     owner_is_folder = len(path.parts) > 1 and Path(path.parts[0]).is_dir()
     if not _HUB_ID.fullmatch(repo_id) or owner_is_folder or path.suffix in _FILE_ENDINGS:

@@ -72,9 +72,15 @@ def refuse_other_kinds(shapes: Shapes, where: str) -> None:
     has_vae = _starts("encoder.", "first_stage_model.")(shapes)
     has_unet = any(name.startswith((UNET_PREFIX, "conv_in.", "down_blocks.")) for name in shapes)
     if has_vae and not has_unet:
-        raise DataError(what="this is a VAE alone", where=where, fix="give it by --vae")
+        fix = "give it by --vae"
+        raise DataError(what="this is a VAE alone", where=where, fix=fix, key="vae_alone")
     if not has_unet:
-        raise DataError(what="this is no Stable Diffusion model", where=where, fix=_USE_SD)
+        raise DataError(
+            what="this is no Stable Diffusion model",
+            where=where,
+            fix=_USE_SD,
+            key="not_stable_diffusion",
+        )
 
 
 def wrong_channels(in_channels: int, where: str) -> Problem | None:

@@ -76,6 +76,8 @@ def bad_step_error(number: int, step: Step, epoch: int, cause: str) -> DataError
         what=f"step {number} cannot be used: {cause}",
         where=f"bucket {step.bucket[0]}x{step.bucket[1]}, epoch {epoch}",
         fix=_FIX,
+        key="bad_step",
+        values={"number": number, "cause": cause},
     )
 
 

@@ -197,6 +197,8 @@ def _resolve(name: str, emit: Emit) -> tuple[Any, str]:
                 what=f"{canonical} needs the package {package}: {error}",
                 where="optimizer_type",
                 fix=f"python -m pip install {_PACKAGES.get(package, package)}",
+                key="optimizer_package_missing",
+                values={"optimizer": canonical, "package": package, "error": error},
             ) from error
         found = _resolve(stand_in, emit)
         emit(

@@ -85,4 +85,6 @@ def memory_fault(
         f" the optimizer's state {format_bytes(state)}",
         where=where,
         fix="; ".join(advice),
+        key="no_room_on_device",
+        values={"device": device, "weights": format_bytes(weights), "state": format_bytes(state)},
     )

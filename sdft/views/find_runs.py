@@ -43,7 +43,8 @@ def run_at(path: Path) -> RunDir:
     runs = runs_below(path) if path.is_dir() else []
     if not runs:
         what = "no run in here" if path.is_dir() else "no such run"
-        raise UserError(what=what, where=str(path), fix="give a folder that ends in .run")
+        fix = "give a folder that ends in .run"
+        raise UserError(what=what, where=str(path), fix=fix, key="no_run")
     return runs[0]
 
 

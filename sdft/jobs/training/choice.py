@@ -56,6 +56,8 @@ def choose(
             where=str(run.path),
             fix=f"go on with it: {command} --resume auto\n"
             f"     or start again: {command} --overwrite",
+            key="run_unfinished",
+            values={"command": command},
         )
     return Choice(move_aside=True)
 
@@ -69,6 +71,7 @@ def _resumed(run: RunDir, resume: str) -> Choice:
             what="no such state folder",
             where=f"--resume {resume}",
             fix="name a folder under <run>/states, or use --resume auto",
+            key="no_such_state",
         )
     return Choice(resume=folder)
 

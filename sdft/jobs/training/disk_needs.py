@@ -82,6 +82,8 @@ def require_disk(needs: DiskNeeds, folder: Path, emit: Emit) -> None:
             f" {format_bytes(free)} are free",
             where=str(folder),
             fix="free some space or choose another output_dir",
+            key="no_room_for_result",
+            values={"needed": format_bytes(needs.checkpoint_bytes), "free": format_bytes(free)},
         )
     held = held_bytes(needs)
     full_at = next((step for step, total in held if total > free), None)

@@ -101,12 +101,14 @@ def require_same(
     refused = [name for name in changes if name not in allowed]
     if refused:
         names = " ".join(refused)
+        listed = "\n".join(f"    {name}: {changes[name]}" for name in refused)
         raise UserError(
-            what="this state was made by another run:\n"
-            + "\n".join(f"    {name}: {changes[name]}" for name in refused),
+            what=f"this state was made by another run:\n{listed}",
             where=str(state.path),
             fix=f"use the settings, images and model of that run, or accept it: --allow-changed"
             f" {names}",
+            key="state_of_another_run",
+            values={"listed": listed, "names": names},
         )
     for name, words in changes.items():
         message = f"{name}: {words}; allowed, so the run is no longer the one that was begun"

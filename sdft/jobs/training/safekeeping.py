@@ -235,6 +235,8 @@ class Rollback:
                 what=f"{in_row} steps in a row could not be used, and {why}",
                 where=f"step {progress.step}",
                 fix="lower learning_rate, or use mixed_precision bf16 or no instead of fp16",
+                key="too_many_bad_steps",
+                values={"in_row": in_row},
             )
         state = read_state(earlier[-1])
         restore(self.networks, state, settings=self.settings)
