@@ -33,6 +33,7 @@ COMMANDS = {
     "bucket": "plan the buckets; show the fate of every image",
     "words": "what the model will read in an epoch, image by image",
     "cache-latents": "encode the images once, to disk",
+    "plan": "steps, time, disk and memory before a run; what to change so that it fits",
     "train": "fine-tune; also takes a fine_tune.py command line as it is",
     "watch": "the dashboard of a run, at work or ended",
     "ctl": "steer a run: pause, resume, save, sample, stop, set learning_rate=1e-5",

@@ -126,15 +126,13 @@ def _assigned(text: str, name: str) -> str | None:
 
 def nvidia_driver() -> NvidiaDriver | None:
     """Return the NVIDIA driver of this machine, or None where there is none."""
-    program = shutil.which("nvidia-smi")
-    if program is None and sys.platform == "win32":
-        beside_system = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
-        candidate = beside_system / "nvidia-smi.exe"
-        program = str(candidate) if candidate.exists() else None
-    if program is not None:
-        driver = _ask_nvidia_smi(program)
-        if driver is not None:
-            return driver
+    rows = ask_nvidia_smi("driver_version", "memory.total", "name")
+    if rows:
+        return NvidiaDriver(
+            version=rows[0][0],
+            gpus=tuple(name for _, _, name in rows),
+            memory_mib=tuple(int(mib) if mib.isdecimal() else 0 for _, mib, _ in rows),
+        )
     try:
         # A container often has the driver but not the program.
         text = Path("/proc/driver/nvidia/version").read_text(encoding="ascii", errors="replace")
@@ -144,27 +142,28 @@ def nvidia_driver() -> NvidiaDriver | None:
     return NvidiaDriver(version=match[1] if match else "unknown", gpus=(), memory_mib=())
 
 
-def _ask_nvidia_smi(program: str) -> NvidiaDriver | None:
-    query = "--query-gpu=driver_version,memory.total,name"
+def ask_nvidia_smi(*fields: str) -> list[list[str]]:
+    """Return what NVIDIA's program says of each card; nothing without it or where it fails."""
+    program = shutil.which("nvidia-smi")
+    if program is None and sys.platform == "win32":
+        beside_system = Path(os.environ.get("SYSTEMROOT", r"C:\Windows")) / "System32"
+        candidate = beside_system / "nvidia-smi.exe"
+        program = str(candidate) if candidate.exists() else None
+    if program is None:
+        return []
     try:
         answer = subprocess.run(
-            [program, query, "--format=csv,noheader,nounits"],
+            [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
             capture_output=True,
-            encoding="utf-8",
+            text=True,
             errors="replace",
             timeout=_NVIDIA_SMI_LIMIT_S,
             check=True,
         ).stdout
     except (OSError, subprocess.SubprocessError):
-        return None
-    rows = [line.split(", ", 2) for line in answer.splitlines() if line.count(", ") >= 2]
-    if not rows:
-        return None
-    return NvidiaDriver(
-        version=rows[0][0].strip(),
-        gpus=tuple(name.strip() for _, _, name in rows),
-        memory_mib=tuple(int(mib) if mib.strip().isdecimal() else 0 for _, mib, _ in rows),
-    )
+        return []
+    rows = [line.split(", ", len(fields) - 1) for line in answer.splitlines()]
+    return [[one.strip() for one in row] for row in rows if len(row) == len(fields)]
 
 
 def hide_home(text: str, environment: Mapping[str, str] = os.environ) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from sdft.config.training import TrainingSettings
 from sdft.train.lr import Factor, build_factor
-from sdft.train.optimizer_args import parse_arguments, steps_are_relative
+from sdft.train.optimizer_words import parse_arguments, steps_are_relative
 
 
 def build_lr_factor(settings: TrainingSettings, total_steps: int) -> Factor:

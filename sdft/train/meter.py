@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdft.events import Emit, EpochDone, Notice, SettingChosen, StepDone
 from sdft.train.guard import bad_step_error, cause_of, is_spike, names, remembered
+from sdft.train.memory_watch import MemoryWatch
 from sdft.train.sampler import Step, Use
 from sdft.train.spill import SpillWatch
 from sdft.train.state import Progress
@@ -50,6 +51,7 @@ class Meter:
         stops_at_bad_steps: bool = True,
         gradients_may_overflow: bool = False,
         spill: SpillWatch | None = None,
+        memory: MemoryWatch | None = None,
     ) -> None:
         """Go on counting from `progress`.
 
@@ -65,6 +67,7 @@ class Meter:
         self._stops = stops_at_bad_steps
         self._gradients_may_overflow = gradients_may_overflow
         self._spill = spill
+        self._memory = memory
         self._cut_at_step: int | None = None
         self._pending: list[_Pending] = []
         self._last_flush_s = time.monotonic()
@@ -188,6 +191,9 @@ class Meter:
             self._bad_step(one, loss, grad_norm)
             return
         self._name_spike(one, loss)
+        memory_bytes = _peak_memory_bytes(self._device)
+        if self._memory is not None and memory_bytes is not None:
+            self._memory.after_step(one.step.bucket, memory_bytes)
         self._progress = replace(
             self._progress,
             epoch_loss_sum=self._progress.epoch_loss_sum + loss_sum,
@@ -205,7 +211,7 @@ class Meter:
                 grad_norm=None if overflow else grad_norm,
                 items=num_items,
                 duration_s=round(one.duration_s, 6),
-                memory_bytes=_peak_memory_bytes(self._device),
+                memory_bytes=memory_bytes,
             )
         )
 

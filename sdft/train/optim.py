@@ -15,7 +15,7 @@ from torch import Tensor
 from sdft.errors import ConfigError, EnvironmentFault, nearest
 from sdft.events import Emit, SettingChosen
 from sdft.registry import Registry
-from sdft.train.optimizer_args import steps_are_relative
+from sdft.train.optimizer_words import STAND_INS, steps_are_relative
 
 OPTIMIZERS = Registry(
     "optimizer",
@@ -46,18 +46,6 @@ OPTIMIZERS = Registry(
         "SGDScheduleFree": "schedulefree:SGDScheduleFree",
     },
 )
-
-_STAND_INS = {
-    "AdamW8bit": "AdamW",
-    "PagedAdamW": "AdamW",
-    "PagedAdamW8bit": "AdamW",
-    "PagedAdamW32bit": "AdamW",
-    "SGDNesterov8bit": "SGDNesterov",
-    "Lion": "lion_pytorch.Lion",
-    "Lion8bit": "lion_pytorch.Lion",
-    "PagedLion8bit": "lion_pytorch.Lion",
-}
-"""What takes over where bitsandbytes is missing: the same update with more memory."""
 
 _FINDS_RATE = ("dadapt", "prodigy")
 """Beginnings of the names of optimizers that find the size of their steps by themselves."""
@@ -191,7 +179,7 @@ def _resolve(name: str, emit: Emit) -> tuple[Any, str]:
         return OPTIMIZERS.get(canonical), canonical
     except (ImportError, RuntimeError) as error:
         package = OPTIMIZERS.target(canonical).partition(":")[0].partition(".")[0]
-        stand_in = _STAND_INS.get(canonical)
+        stand_in = STAND_INS.get(canonical)
         if stand_in is None:
             raise EnvironmentFault(
                 what=f"{canonical} needs the package {package}: {error}",

@@ -18,7 +18,7 @@ HEAVY = ("torch", "diffusers", "transformers", "accelerate", "bitsandbytes", "on
 
 NOT_FOR_HELP = (*HEAVY, "numpy", "PIL", "textual", "safetensors", "tokenizers", "psutil")
 
-LIGHT_PARTS = ("config", "formats", "dataset", "views", "tui", "cli")
+LIGHT_PARTS = ("config", "formats", "dataset", "planning", "jobs/planning", "views", "tui", "cli")
 """Parts in which every module is light."""
 
 LIGHT_MODULES = (
@@ -26,6 +26,10 @@ LIGHT_MODULES = (
     "jobs.environment",
     "jobs.bucket",
     "jobs.images",
+    "jobs.learning_rate",
+    "jobs.ordering",
+    "jobs.plan",
+    "jobs.splitting",
     "jobs.train",
     "jobs.words",
     "jobs.bundle",

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
 
 from sdft.config.load import Config
@@ -28,6 +29,7 @@ from sdft.jobs.sources import (
     plan_dataset,
     word_rules,
 )
+from sdft.jobs.training.card_fit import card_in_use, earlier_settings, fit_to_card
 from sdft.jobs.training.contexts import cached_contexts
 from sdft.jobs.training.data import TrainingData, training_data
 from sdft.jobs.training.device_use import device_use
@@ -58,6 +60,7 @@ from sdft.train.batch import BatchMaker
 from sdft.train.guard import first_bad_weight
 from sdft.train.loop import BetweenSteps, RunPlan, train
 from sdft.train.lr import Factor
+from sdft.train.memory_watch import MemoryWatch
 from sdft.train.meter import Meter
 from sdft.train.remarks import RemarkTeller
 from sdft.train.sampler import Order
@@ -95,6 +98,10 @@ class TrainingRun:
     def train(self, stop: StopRequest) -> str | None:
         """Do the updates that are left; return why it stopped early, or None at the end."""
         self.watch.at_first(self.meter)
+        device = self.networks.accelerator.device
+        if device.type == "cuda":
+            # What encoding and first samples took is no part of the plan of a step.
+            torch.cuda.reset_peak_memory_stats(device)
         try:
             reason = train(
                 plan=self.plan,
@@ -161,6 +168,12 @@ def prepare_run(
     Raises: SdftError of every kind.
     """
     config = with_seed(config, state, emit)
+    dataset = plan_dataset(config, emit=emit)
+    planned_bytes: Mapping[tuple[int, int], int] = {}
+    if config.training.device != "cpu" and torch.cuda.is_available():
+        config, planned_bytes = fit_to_card(
+            config, dataset, card_in_use(), earlier=earlier_settings(run, state), emit=emit
+        )
     settings = config.training
     accelerator = build_accelerator(
         device=settings.device,
@@ -170,7 +183,6 @@ def prepare_run(
         tf32=settings.tf32,
         emit=emit,
     )
-    dataset = plan_dataset(config, emit=emit)
     bundle = load_model(settings)
     latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit)
     placements = dataset.plan.placements
@@ -230,6 +242,7 @@ def prepare_run(
         stops_at_bad_steps=settings.on_bad_step == "stop",
         gradients_may_overflow=networks.scaler is not None or accelerator.scaler is not None,
         spill=SpillWatch(accelerator.device, emit),
+        memory=MemoryWatch(planned_bytes, emit),
     )
     keeper = build_keeper(
         config,

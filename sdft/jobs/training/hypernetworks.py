@@ -46,7 +46,7 @@ from sdft.models.hypernetwork_file import (
     read_hypernetwork,
 )
 from sdft.train.optim import finds_rate
-from sdft.train.optimizer_args import parse_arguments
+from sdft.train.optimizer_words import parse_arguments
 from sdft.train.plain_tensors import on_cpu, tensor_bytes
 from sdft.train.scaler import LossScaler
 from sdft.train.state import Progress

@@ -18,7 +18,7 @@ from sdft.jobs.training.wishes import (
     trained_precision,
 )
 from sdft.models.bundle import ModelBundle, load_bundle
-from sdft.train.optimizer_args import parse_arguments
+from sdft.train.optimizer_words import parse_arguments
 
 
 def load_model(settings: TrainingSettings) -> ModelBundle:

@@ -7,7 +7,7 @@ that goes back to earlier weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sdft.config.load import Config
@@ -15,6 +15,7 @@ from sdft.config.training import TrainingSettings
 from sdft.config.write import config_digest, named_values
 from sdft.errors import DataError
 from sdft.events import Emit, Notice
+from sdft.jobs.saving_rules import save_rules
 from sdft.jobs.training.data import TrainingData
 from sdft.jobs.training.disk_needs import DiskNeeds, require_disk
 from sdft.jobs.training.hypernetworks import checkpoint_writer
@@ -25,10 +26,9 @@ from sdft.jobs.training.starting import machine_facts
 from sdft.models.digest import weights_fingerprint
 from sdft.rundir import RunDir
 from sdft.train.background import BackgroundWriter
-from sdft.train.checkpoint import SaveRules
 from sdft.train.loop import RunPlan
 from sdft.train.meter import Meter
-from sdft.train.optimizer_args import parse_arguments
+from sdft.train.optimizer_words import parse_arguments
 from sdft.train.state import (
     Identity,
     Progress,
@@ -140,26 +140,6 @@ def build_keeper(
         emit=emit,
         checkpoint_every_s=60.0 * (settings.save_every_n_minutes or 0.0),
         states_with_checkpoints=settings.save_state,
-    )
-
-
-def save_rules(settings: TrainingSettings, num_epochs: int) -> tuple[SaveRules, SaveRules]:
-    """Return when checkpoints and when states are saved."""
-    every_n_epochs = settings.save_every_n_epochs
-    if settings.save_n_epoch_ratio:
-        every_n_epochs = max(1, num_epochs // settings.save_n_epoch_ratio)
-    rules = SaveRules(
-        every_n_steps=settings.save_every_n_steps,
-        every_n_epochs=every_n_epochs,
-        last_n_steps=settings.save_last_n_steps,
-        last_n_epochs=settings.save_last_n_epochs,
-    )
-    if not settings.save_state:
-        return rules, SaveRules()
-    return rules, replace(
-        rules,
-        last_n_steps=settings.save_last_n_steps_state or rules.last_n_steps,
-        last_n_epochs=settings.save_last_n_epochs_state or rules.last_n_epochs,
     )
 
 

@@ -18,7 +18,7 @@ from sdft.jobs.training.watching import Watch
 from sdft.train.checkpoint import file_name, step_stem
 from sdft.train.meter import Meter
 from sdft.train.optim import finds_rate
-from sdft.train.optimizer_args import steps_are_relative
+from sdft.train.optimizer_words import steps_are_relative
 
 
 def build_actions(

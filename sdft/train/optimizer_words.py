@@ -1,4 +1,4 @@
-"""Arguments of optimizers and schedules as people write them. Needs no torch."""
+"""Names and arguments of optimizers and schedules as people write them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sdft.errors import ConfigError
+
+STAND_INS = {
+    "AdamW8bit": "AdamW",
+    "PagedAdamW": "AdamW",
+    "PagedAdamW8bit": "AdamW",
+    "PagedAdamW32bit": "AdamW",
+    "SGDNesterov8bit": "SGDNesterov",
+    "Lion": "lion_pytorch.Lion",
+    "Lion8bit": "lion_pytorch.Lion",
+    "PagedLion8bit": "lion_pytorch.Lion",
+}
+"""What takes over where bitsandbytes is missing: the same update with more memory."""
 
 
 def parse_arguments(texts: Sequence[str], *, where: str) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The parts of `sdft plan`: questions about memory, disk and time from settings. Needs no torch."""
