@@ -30,6 +30,7 @@ from sdft.jobs.benching.bare import BareLoop
 from sdft.jobs.benching.random_model import fixed_batch, random_model
 from sdft.jobs.benching.rig import Rig, build_rig, settings_of
 from sdft.jobs.benching.timing import median_s, peak_bytes, reset_peak, step_times_s
+from sdft.jobs.benching.planned import planned_bytes
 from sdft.models.bundle import ModelBundle
 from sdft.train.batch import Batch
 
@@ -188,16 +189,20 @@ def memory(bench: Bench) -> None:
         ("SD 1.5, activations too", "sd1", 512, {"cpu_offload_checkpointing": True}, None),
     )
     for name, family, side_px, more, goal in rows:
-        peak, rate = peak_of(bench, family, side_px, LOW_MEMORY | more)
-        bench.record("memory", name, peak, unit="bytes", goal=goal, images_per_s=rate)
+        peak, planned, rate = peak_of(bench, family, side_px, LOW_MEMORY | more)
+        bench.record(
+            "memory", name, peak, unit="bytes", goal=goal, images_per_s=rate, planned=planned
+        )
         let_go()
 
 
 def peak_of(
     bench: Bench, family: str, side_px: int, values: dict[str, Any]
-) -> tuple[int | None, float]:
-    """Return the peak of training with single images in bytes, and images a second."""
+) -> tuple[int | None, int, float]:
+    """Return the peak of training with single images in bytes, as it was and as it was planned,
+    and images a second."""
     rig = rig_of(bench, family, **values)
+    planned = planned_bytes(rig, batch_size=1, side_px=bench.side_px(side_px))
     rig.networks.park_text_encoder()
     trains_text = rig.networks.trains_text
     ready = batches(bench, rig, size=1, side_px=side_px, with_contexts=not trains_text)
@@ -205,7 +210,7 @@ def peak_of(
     times = bench.times_s(
         lambda number: rig.stepper.update([ready[number % 2]]), num_steps=4, warm_up=2
     )
-    return peak_bytes(bench.device), 1 / median_s(times)
+    return peak_bytes(bench.device), planned, 1 / median_s(times)
 
 
 def speed(bench: Bench) -> None:
@@ -234,6 +239,7 @@ def one_speed(
         share_of_peak=rate * FLOPS_AN_IMAGE[family] / H100_BF16_FLOPS,
         first_steps_s=first_s,
         peak_bytes=peak_bytes(bench.device),
+        planned=planned_bytes(rig, batch_size=bench.count(size), side_px=bench.side_px(512)),
     )
 
 
