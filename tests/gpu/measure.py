@@ -27,10 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 
 from sdft.jobs.benching.bare import BareLoop
+from sdft.jobs.benching.planned import planned_bytes
 from sdft.jobs.benching.random_model import fixed_batch, random_model
 from sdft.jobs.benching.rig import Rig, build_rig, settings_of
 from sdft.jobs.benching.timing import median_s, peak_bytes, reset_peak, step_times_s
-from sdft.jobs.benching.planned import planned_bytes
 from sdft.models.bundle import ModelBundle
 from sdft.train.batch import Batch
 
