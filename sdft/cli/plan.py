@@ -52,12 +52,12 @@ def command(ctx: typer.Context) -> None:
 
     import os
 
-    from sdft.cli.plan_text import plan_text
     from sdft.jobs.plan import run_plan
     from sdft.language import Words, language_of
     from sdft.units import parse_bytes
     from sdft.views.console import console_view
     from sdft.views.fanout import Fanout
+    from sdft.views.plan_text import plan_text
 
     vram = asked.own.get("vram")
     with console_view(quiet=asked.output.quiet) as console:
@@ -67,8 +67,8 @@ def command(ctx: typer.Context) -> None:
             emit=Fanout([console]),
         )
     words = Words(language_of(os.environ))
-    text = plan_text(result, words)
     record = result.as_json()
+    text = plan_text(record, words)
     if (file := asked.own.get("fit")) is not None:
         path = Path(str(file))
         _write(path, {name: value for one in result.changes for name, value in one.values.items()})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from sdft.config.write import toml_value
 from sdft.errors import Problem
 from sdft.jobs.planning.disk import DiskPlan
 from sdft.jobs.planning.fitting import Change
@@ -78,12 +79,23 @@ class PlanResult:
             "disk": self.disk.as_json(),
             "memory": None if worst is None else worst.as_json(),
             "buckets": [one.as_json() for one in self.buckets],
-            "card": None if self.card is None else asdict(self.card),
+            "why_no_memory": self.why_no_memory,
+            "card": None if self.card is None else _card(self.card),
             "fits": self.fits,
-            "changes": [
-                {"values": dict(one.values), "cost": one.cost, "slower": one.slower}
-                for one in self.changes
-            ],
+            "changes": [_change(one) for one in self.changes],
             "changed_peak_bytes": self.changed_peak_bytes,
             "problems": [asdict(one) for one in self.problems],
         }
+
+
+def _card(card: Card) -> dict[str, Any]:
+    return asdict(card) | {"usable_bytes": card.usable_bytes}
+
+
+def _change(change: Change) -> dict[str, Any]:
+    return {
+        "values": dict(change.values),
+        "toml": {name: toml_value(value) for name, value in change.values.items()},
+        "cost": change.cost,
+        "slower": change.slower,
+    }

@@ -18,10 +18,10 @@ from sdft.config.document import shown
 from sdft.tui.commands import Done, shown_line
 from sdft.tui.draft import Draft, changed_rows
 from sdft.tui.draft_values import Checked
-from sdft.tui.panes.working import WorkingPane, number, problem_words
-from sdft.tui.plan_words import plan_rows
+from sdft.tui.panes.working import WorkingPane, problem_words
 from sdft.tui.rows import literal, table
 from sdft.tui.starting import train_words
+from sdft.views.plan_text import advice, plan_rows
 
 PROBLEM_ROWS = 6
 
@@ -39,7 +39,6 @@ class ReviewPane(WorkingPane):
         super().__init__("step-review")
         self._fields: Sequence[str] = ()
         self._shown_texts: tuple[str, ...] = ()
-        self._has_plan = True
 
     def compose(self) -> ComposeResult:
         words = self.words
@@ -126,35 +125,19 @@ class ReviewPane(WorkingPane):
     # The plan.
 
     def command(self, scratch: Path) -> Sequence[str]:
-        settings = str(scratch / "step-review.toml")
-        return (
-            ["plan", settings]
-            if self._has_plan
-            else ["bucket", settings, "--fates", str(scratch / "fates-review.jsonl")]
-        )
+        return ["plan", str(scratch / "step-review.toml")]
 
     def waits(self, *, blocked: bool) -> None:
         name = "review.no_plan" if blocked else "review.planning"
         self.query_one("#plan", Static).update(Content(self.words(name)))
 
     def came(self, done: Done) -> None:
-        if self._has_plan and any('no command "plan"' in one.what for one in done.problems):
-            self._has_plan = False
-            self.again()
-            return
         plan = self.query_one("#plan", Static)
-        if not done.result or (done.code and "steps" not in done.result):
+        if not done.result or "steps" not in done.result:
             plan.update(literal(problem_words(done.problems), "$error"))
             return
-        result = dict(done.result)
-        config = self.wizard.checked.config
-        if not self._has_plan and config is not None:
-            self.wizard.batches = number(done.result, "batches")
-            result = {"steps": self.wizard.total_steps(config.training), **result}
-        rows = plan_rows(result, self.words)
+        rows = plan_rows(done.result, self.words)
         content = table(rows, max(self.query_one("#plan-box").content_size.width - 1, 30))
-        problems = done.result.get("problems") or []
-        for one in problems:
-            what = f"! {one.get('what', '')} {one.get('fix', '')}"
-            content = Content.assemble(content, "\n", literal(what.rstrip(), "$warning"))
-        plan.update(content)
+        style = "$success" if done.result["fits"] else "$warning"
+        told = [literal(line, style) for line in advice(done.result, self.words)]
+        plan.update(Content("\n").join([content, *told]))

@@ -1,0 +1,128 @@
+"""What `sdft plan` found, in words, for the command and for the wizard.
+
+In: the command's JSON object. Out: lines in the language of the person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sdft.language import Words
+from sdft.units import format_bytes, format_duration
+
+NUM_BUCKETS_SHOWN = 8
+CURVE_ROWS = 5
+PARTS = ("weights", "gradients", "optimizer", "activations", "temporaries")
+
+Plan = Mapping[str, Any]
+
+
+def plan_text(plan: Plan, words: Words) -> str:
+    """Return the whole plan."""
+    lines = [f"{name}: {value}" for name, value in plan_rows(plan, words)]
+    lines += ["", *_curve(plan["learning_rate"], words), ""]
+    lines += _buckets(plan["buckets"], words)
+    return "\n".join([*lines, *advice(plan, words)])
+
+
+def plan_rows(plan: Plan, words: Words) -> list[tuple[str, str]]:
+    """Return names and values: what is trained, how long, and what it takes."""
+    numbers = {name: plan[name] for name in ("images", "held_out", "rejected")}
+    values = {
+        "model": plan["model"],
+        "images": words("plan_row.images_of", **numbers),
+        "steps": words(
+            "plan_row.steps_of",
+            steps=plan["steps"],
+            epochs=plan["epochs"],
+            per_epoch=plan["steps_per_epoch"],
+            batch=", ".join(map(str, plan["effective_batch"])),
+        ),
+        "time": _time(plan, words),
+        "disk": _disk(plan, words),
+        "memory": _memory(plan, words),
+    }
+    if plan["card"] is not None:
+        values["card"] = _card(plan["card"], words)
+    return [(words(f"plan_row.{name}"), value) for name, value in values.items()]
+
+
+def advice(plan: Plan, words: Words) -> list[str]:
+    """Return whether the run fits, and what to change; nothing where there is no card."""
+    if plan["fits"] is None:
+        return []
+    if plan["fits"]:
+        return [words("plan_row.fits")]
+    peak = plan["changed_peak_bytes"]
+    enough = peak is not None and peak <= plan["card"]["usable_bytes"]
+    shown = format_bytes(plan["memory"]["peak_bytes"] if peak is None else peak)
+    lines = [words(f"plan_row.{'fits_after' if enough else 'never_fits'}", peak=shown)]
+    for one in plan["changes"]:
+        pairs = ", ".join(f"{name} = {text}" for name, text in one["toml"].items())
+        cost = words(f"plan_cost.{one['cost']}", slower=f"{one['slower']:.0%}")
+        lines += [f"  {pairs}", f"      {cost}"]
+    return lines
+
+
+def _time(plan: Plan, words: Words) -> str:
+    if plan["duration_s"] is None:
+        return words("plan_row.time_unknown")
+    duration = format_duration(plan["duration_s"])
+    if plan["card"] is None:
+        return words("plan_row.time_here", duration=duration)
+    return words("plan_row.time_card", duration=duration, card=plan["card"]["name"])
+
+
+def _disk(plan: Plan, words: Words) -> str:
+    names = ("most", "free", "latents", "contexts", "checkpoint", "state")
+    sizes = {name: format_bytes(plan["disk"][f"{name}_bytes"]) for name in names}
+    return words("plan_row.disk_of", **sizes)
+
+
+def _memory(plan: Plan, words: Words) -> str:
+    worst = plan["memory"]
+    if worst is None:
+        return words("plan_row.memory_unknown", why=plan["why_no_memory"])
+    peak = format_bytes(worst["peak_bytes"])
+    return words("plan_row.memory_of", peak=peak, bucket=_bucket_name(worst))
+
+
+def _card(card: Plan, words: Words) -> str:
+    return words(
+        "plan_row.card_of",
+        card=card["name"] or words("plan_row.imagined"),
+        total=format_bytes(card["total_bytes"]),
+        usable=format_bytes(card["usable_bytes"]),
+    )
+
+
+def _bucket_name(bucket: Plan) -> str:
+    width, height = bucket["resolution"]
+    return f"{bucket['batch_size']} x {width}x{height}"
+
+
+def _curve(rates: Sequence[Sequence[float]], words: Words) -> list[str]:
+    """Return the learning rate drawn in characters that every terminal has."""
+    top = max(rate for _, rate in rates) or 1.0
+    heights = [round(rate / top * (CURVE_ROWS - 1)) for _, rate in rates]
+    lines = [f"{words('plan_row.rate')}: {rates[0][1]:.3g} .. {top:.3g} .. {rates[-1][1]:.3g}"]
+    for row in range(CURVE_ROWS - 1, -1, -1):
+        label = f"{top * row / (CURVE_ROWS - 1):8.2g}"
+        lines.append(f"{label} |{''.join('*' if one == row else ' ' for one in heights)}".rstrip())
+    lines.append(f"{'':8} +{'-' * len(heights)} {rates[-1][0] + 1}")
+    return lines
+
+
+def _buckets(buckets: Sequence[Plan], words: Words) -> list[str]:
+    if not buckets:
+        return []
+    names = [words(f"plan_row.{part}") for part in ("memory", *PARTS)]
+    lines = [" | ".join([words("plan_row.bucket_table"), *names])]
+    for one in buckets[:NUM_BUCKETS_SHOWN]:
+        sizes = [one["peak_bytes"], *(one["parts"][part] for part in PARTS)]
+        cells = " | ".join(f"{format_bytes(size):>8}" for size in sizes)
+        lines.append(f"  {_bucket_name(one):16} {cells}")
+    if len(buckets) > NUM_BUCKETS_SHOWN:
+        lines.append(f"  ... {len(buckets) - NUM_BUCKETS_SHOWN}")
+    return [*lines, ""]
