@@ -8,6 +8,8 @@ SdftError
   +- DataError               4  images, captions, caches or model files are not usable
   +- StoppedResumable        5  stopped half-way by SIGTERM, a time limit or save-and-stop
   +- Interrupted           130  stopped half-way by Ctrl-C
+  +- SaidElsewhere              what another process of the run says; this one ends without words
+       +- PeerLost          76  another process has ended; only `--num_processes` meets the code
 
 A bug is an assert or another exception, never one of these.
 """
@@ -101,6 +103,23 @@ class Interrupted(SdftError):
     """Stopped half-way by Ctrl-C; the run can be resumed."""
 
     exit_code = 130
+
+
+class SaidElsewhere(SdftError):
+    """Another process of the run says it; this one ends with the same exit code and no words."""
+
+    def __init__(self, what: str, *, exit_code: int = 1) -> None:
+        super().__init__(what)
+        self.exit_code = exit_code
+
+
+class PeerLost(SaidElsewhere):
+    """Another process of the run has ended, so that nothing can be exchanged with it."""
+
+    exit_code = 76
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, exit_code=PeerLost.exit_code)
 
 
 def nearest(name: str, known: Sequence[str]) -> str:

@@ -88,8 +88,16 @@ def print_error(what: str, fix: str = "", *, label: str = "error") -> None:
     from rich.console import Console
     from rich.text import Text
 
-    line = Text(f"{label}: ", style="bold red").append(visible(what), style="not bold default")
+    line = Text(f"{label}: ", style="bold red").append(
+        visible(_process() + what), style="not bold default"
+    )
     if fix:
         line.append(f"\n  -> {visible(fix)}", style="not bold default")
     # Without soft wrapping a long path would be cut into pieces that cannot be copied.
     Console(stderr=True, highlight=False, soft_wrap=True).print(line)
+
+
+def _process() -> str:
+    """Return which process of several it is that speaks, unless it is the main one."""
+    rank, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    return f"process {rank} of {size}: " if size and rank not in ("", "0") else ""

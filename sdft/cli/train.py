@@ -15,6 +15,7 @@ from sdft.cli.settings_line import CONTEXT, Asked, Page, read_or_help
 from sdft.errors import UserError
 
 if TYPE_CHECKING:
+    from sdft.config.load import Config
     from sdft.jobs.train import TrainResult
 
 PAGE = Page(
@@ -54,17 +55,38 @@ def command(ctx: typer.Context) -> None:
         return
     config = asked.load(for_training=True)
 
+    from sdft.cli.processes import run_here_or_apart
+    from sdft.jobs.training.choice import without
+    from sdft.processes import own_place
+
+    # How it was started the first time is not how it goes on.
+    words = without(ctx.args, "resume", "overwrite")
+    if run_here_or_apart(config, ctx, again=[*words, "--resume", "auto"], output=asked.output):
+        return
+    if not own_place().is_main:
+        _take_part(config)
+        return
+    _train(asked, config, words)
+
+
+def _take_part(config: Config) -> None:
+    """Train as another process than the main one: nothing is shown or recorded here."""
+    from sdft.events import ignore
+    from sdft.jobs.train import run_train
+    from sdft.views.record import RunRecorder
+
+    run_train(config, command="", emit=ignore, recorder=RunRecorder())
+
+
+def _train(asked: Asked, config: Config, words: list[str]) -> None:
     from sdft.cli.shown_line import shown_line
     from sdft.cli.trackers import trackers_of
     from sdft.cli.uploads import uploads_of
     from sdft.jobs.train import run_train
-    from sdft.jobs.training.choice import without
     from sdft.views.console import console_view
     from sdft.views.fanout import Fanout
     from sdft.views.record import RunRecorder
 
-    # How it was started the first time is not how it goes on.
-    words = without(ctx.args, "resume", "overwrite")
     recorder = RunRecorder()
     trackers = trackers_of(config)
     uploads = uploads_of(config.training)

@@ -41,6 +41,12 @@ def problems_of_memory(t: TrainingSettings, origins: Origins) -> Iterator[Proble
             "gradient_accumulation_steps",
             fix="remove gradient_accumulation_steps, or use a larger batch_size",
         )
+    if t.num_processes > 1:
+        yield excluded(
+            "changes the weights before the processes have exchanged their gradients",
+            "num_processes",
+            fix="remove fused_backward_pass, or train with one process",
+        )
     if t.mixed_precision == "fp16":
         yield excluded(
             "cannot look at all gradients before it uses them, as the loss scale of fp16 needs",

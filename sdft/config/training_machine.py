@@ -70,3 +70,46 @@ class MachineSettings(
         group="machine",
         decides=False,
     )
+    num_processes: int = setting(
+        1,
+        ge=1,
+        help="Train with so many processes on this machine, one a GPU; started by this command.",
+        group="machine",
+        common=True,
+        decides=False,
+    )
+    max_restarts: int = setting(
+        0,
+        ge=0,
+        help="With num_processes: go on so often from the last state when a process dies.",
+        group="machine",
+        decides=False,
+    )
+    main_process_port: int | None = setting(
+        None,
+        ge=1,
+        le=65535,
+        help="With num_processes: the port by which they meet; a free one if not set.",
+        group="machine",
+        decides=False,
+    )
+    ddp_timeout: float | None = setting(
+        None,
+        gt=0,
+        help="How long several processes wait for each other's gradients; 30 if not set.",
+        group="machine",
+        unit="minutes",
+        decides=False,
+    )
+    ddp_gradient_as_bucket_view: bool = setting(
+        False,
+        help="Several processes: exchange gradients in place, which saves memory.",
+        group="machine",
+        decides=False,
+    )
+    ddp_static_graph: bool = setting(
+        False,
+        help="Several processes: say that every step runs through the same layers.",
+        group="machine",
+        decides=False,
+    )

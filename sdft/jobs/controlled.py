@@ -9,8 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from sdft.control import Command, ControlInbox
+from sdft.control import Command
 from sdft.errors import SdftError, UserError
 from sdft.events import ControlAnswered, Emit, PausedChanged
 
@@ -40,12 +41,19 @@ class Actions:
     """Undoes `release`."""
 
 
+class Inbox(Protocol):
+    """Where commands come in, and answers go out."""
+
+    def poll(self) -> tuple[Command, ...]: ...
+    def answer(self, command_id: str, *, ok: bool, message: str) -> None: ...
+
+
 class Controlled:
     """Call `after_step` after every step; it returns at once, or after a pause."""
 
     def __init__(
         self,
-        inbox: ControlInbox,
+        inbox: Inbox,
         actions: Actions,
         *,
         emit: Emit,

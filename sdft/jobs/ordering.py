@@ -37,15 +37,17 @@ def order_of(
     *,
     seed: int,
     num_processes: int = 1,
+    effective_batch: Sequence[int] | None = None,
 ) -> RunLength:
-    """Return the order of the whole run; `batch_size` holds one number a dataset.
+    """Return the order of the whole run; `batch_size` holds one number a dataset, and so does
+    `effective_batch`, where a run that goes on keeps another than its settings would give.
 
     Raises: DataError where no bucket fills a step.
     """
     share = settings.gradient_accumulation_steps * num_processes
     order = Order(
         groups=groups,
-        effective_batch=[size * share for size in batch_size],
+        effective_batch=effective_batch or [size * share for size in batch_size],
         seed=seed,
         partial_batches=settings.partial_batches,
     )

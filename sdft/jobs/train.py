@@ -6,8 +6,9 @@ what the command means, `_Run.go` does it.
 
 from __future__ import annotations
 
-import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,21 +16,33 @@ from typing import TYPE_CHECKING, Protocol
 from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.config.write import config_digest, resolved_toml
-from sdft.errors import Interrupted, SdftError, StoppedResumable, UserError
-from sdft.events import Emit, Notice, RunFinished, RunStarted, RunStopped
+from sdft.errors import (
+    Interrupted,
+    PeerLost,
+    SaidElsewhere,
+    SdftError,
+    StoppedResumable,
+    UserError,
+)
+from sdft.events import Emit, Notice, RunFinished, RunStarted, RunStopped, ignore
 from sdft.files import remove, unfinished_in, write_json, write_text
 from sdft.files import replace as rename
 from sdft.jobs.environment import environment_facts
 from sdft.jobs.training.awake import kept_awake
-from sdft.jobs.training.choice import Choice, choose
+from sdft.jobs.training.choice import AUTO, Choice, choose
 from sdft.jobs.training.stopping import INTERRUPTED, NO_GAIN, StopRequest
+from sdft.processes import is_started_by_sdft, own_place
 from sdft.rundir import FINISHED, UNFINISHED, RunDir, RunLock, RunStatus, numbered
 
 if TYPE_CHECKING:
     from sdft.jobs.training.assembly import TrainingRun
+    from sdft.jobs.training.team import Team
     from sdft.train.state import SavedState
 
 DEFAULT_NAME = "last"
+
+CAUSE_WITHIN_S = 5.0
+"""Whoever started several processes looks at them many times a second."""
 
 
 class Recorder(Protocol):
@@ -64,41 +77,86 @@ class TrainResult:
 
 
 def run_train(config: Config, *, command: str, emit: Emit, recorder: Recorder) -> TrainResult:
-    """Train as the settings say.
+    """Train as the settings say; in each process of a run that has several.
 
     `command` is the command line to show and to repeat with `--resume auto`.
 
-    Raises: SdftError of every kind; Interrupted and StoppedResumable where a stop was asked for.
+    Raises: SdftError of every kind; Interrupted and StoppedResumable where a stop was asked for;
+        SaidElsewhere where another process says what ended the run.
     """
+    place = own_place()
+    if place.size == 1:
+        return _run(config, command, emit, recorder, None)
+    # Only here: one process finds mistakes before torch is loaded.
+    from sdft.jobs.training.together_start import team_of
+
+    with team_of(config, place) as team:
+        return _run(config, command, emit, recorder, team)
+
+
+def _run(
+    config: Config, command: str, emit: Emit, recorder: Recorder, team: Team | None
+) -> TrainResult:
     settings = config.training
     assert settings.output_dir is not None, "the check of the settings asks for it"
-    _require_one_process()
     run = RunDir.of(settings.output_dir, settings.output_name or DEFAULT_NAME)
     digest = config_digest(config)
-    choice = choose(
-        run,
-        config_digest=digest,
-        resume=settings.resume,
-        overwrite=settings.overwrite,
-        command=command,
-    )
+
+    def chosen() -> Choice:
+        # Started again by torchrun after a process has died: there is but one thing to do.
+        again = team is not None and team.place.attempt > 0
+        return choose(
+            run,
+            config_digest=digest,
+            resume=settings.resume or (AUTO if again else None),
+            overwrite=settings.overwrite and not again,
+            command=command,
+        )
+
+    choice = chosen() if team is None else team.from_main(chosen)
     if choice.done is not None:
         return _already_done(run, choice.done, emit)
+    if team is not None and not team.is_main:
+        return _follow(config, choice, run, team)
     moved = _move_aside(run, settings, choice, emit)
     with RunLock(run):
-        result = _train_locked(config, digest, choice, run, command, emit, recorder)
+        result = _train_locked(config, digest, choice, run, command, emit, recorder, team)
     if choice.remove_old_at_end:
         for path in moved:
             remove(path)
     return result
 
 
-def _require_one_process() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(
-            what="training by several processes is not supported yet",
-            where=f"WORLD_SIZE={os.environ['WORLD_SIZE']}",
-            fix="start one process: sdft train, or accelerate launch --num_processes 1",
+def _follow(config: Config, choice: Choice, run: RunDir, team: Team) -> TrainResult:
+    """Take part in a run whose main process is another one; nothing is written here.
+
+    Raises: SdftError for what goes wrong here, SaidElsewhere for what all see.
+    """
+    from sdft.jobs.training.assembly import prepare_run
+    from sdft.jobs.training.together_start import same_state
+    from sdft.train.guard import BadStep
+
+    with StopRequest(None) as stop_request:
+        state = same_state(None, team)
+        live = prepare_run(
+            config, run=run, state=state, emit=ignore, events_bytes=lambda: 0, team=team
+        )
+        try:
+            reason = live.train(stop_request)
+        except BadStep as error:
+            raise SaidElsewhere(str(error), exit_code=error.exit_code) from error
+        if reason not in (None, NO_GAIN):
+            kind = Interrupted if reason == INTERRUPTED else StoppedResumable
+            # Not before the main process has saved a state.
+            team.meet()
+            raise SaidElsewhere(f"stopped: {reason}", exit_code=kind.exit_code)
+        return TrainResult(
+            steps=live.meter.progress.step,
+            epochs=live.plan.num_epochs,
+            loss=live.meter.mean_loss(),
+            checkpoint=live.save_at_end(),
+            run=run.path,
+            resume=live.resumed_from,
         )
 
 
@@ -138,6 +196,7 @@ def _train_locked(
     command: str,
     emit: Emit,
     recorder: Recorder,
+    team: Team | None,
 ) -> TrainResult:
     from sdft.jobs.training.resuming import events_of_state, resumed_state
 
@@ -162,8 +221,14 @@ def _train_locked(
         )
         # Heavy: brings torch, diffusers and transformers, some 10 s.
         from sdft.jobs.training.assembly import prepare_run
+        from sdft.jobs.training.team import ONLY_ONE
+        from sdft.jobs.training.together_start import same_state
 
-        live = prepare_run(config, run=run, state=state, emit=emit, events_bytes=recorder.position)
+        team = team or ONLY_ONE
+        state = same_state(state, team)
+        live = prepare_run(
+            config, run=run, state=state, emit=emit, events_bytes=recorder.position, team=team
+        )
         write_text(run.config_file, resolved_toml(live.config))
         write_json(run.environment_file, environment_facts())
         # Not before: a run that fails while it is prepared leaves nothing to go on with.
@@ -171,17 +236,29 @@ def _train_locked(
         outcome.step = live.meter.step
         emit(_run_started(live, run, command))
         try:
-            reason = live.train(stop_request)
-            if reason not in (None, NO_GAIN):
-                raise _stopped(live, reason, command, emit)
-            return _finished(live, run, unfinished, started_s, emit)
-        except SdftError:
-            outcome.step = live.meter.step
-            # What is being written when a step fails becomes whole before the process ends.
-            live.keeper.writer.wait()
-            raise
+            with _whole_saves(live, outcome, stop_request):
+                reason = live.train(stop_request)
+                if reason not in (None, NO_GAIN):
+                    raise _stopped(live, reason, command, emit)
+                return _finished(live, run, unfinished, started_s, emit)
         finally:
+            assert live.inbox is not None, "this is the main process"
             live.inbox.close()
+
+
+@contextmanager
+def _whole_saves(live: TrainingRun, outcome: _Outcome, asked: StopRequest) -> Iterator[None]:
+    """Let what is being written when a step fails become whole before the process ends."""
+    try:
+        with live.team.exchanging():
+            yield
+    except SdftError as error:
+        outcome.step = live.meter.step
+        live.keeper.writer.wait()
+        if isinstance(error, PeerLost) and is_started_by_sdft():
+            # The program that started this one names the cause first, and asks this one to end.
+            asked.wait(CAUSE_WITHIN_S)
+        raise
 
 
 class _Outcome:
@@ -276,6 +353,7 @@ def _stopped(live: TrainingRun, reason: str, command: str, emit: Emit) -> SdftEr
     """Save a state, say that the run stopped, and return the error that ends the command."""
     progress = live.meter.progress
     live.keeper.save_rolling_state(progress)
+    live.team.meet()
     fix = f"go on with: {command} --resume auto"
     emit(RunStopped(step=progress.step, reason=reason, resumable=True, fix=fix))
     kind = Interrupted if reason == INTERRUPTED else StoppedResumable

@@ -8,7 +8,7 @@ B batch, C latent channels, H and W latent height and width, K chunks of 77 toke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -76,6 +76,8 @@ class Batch:
     """What the text encoder gives for the words, where it is kept for all of them."""
     remarks: tuple[Remark, ...] = ()
     """What is to be said of its images, by whoever trains on it."""
+    is_filling: bool = False
+    """Whether it stands for no item of its step, and only keeps this process in step."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device; copies to a GPU do not wait."""
@@ -147,7 +149,8 @@ class BatchMaker:
 
         Raises (the result): what a LatentSource raises.
         """
-        share = 1.0 / step.effective_batch if uses else 0.0
+        is_filling = not uses
+        share = 0.0 if is_filling else 1.0 / step.effective_batch
         uses = uses or step.uses[:1]
         items = [self.items[use.placement] for use in uses]
         addresses = [self.address(step, use) for use in uses]
@@ -155,7 +158,9 @@ class BatchMaker:
 
         def result() -> Batch:
             words = [self.words(step, use, step_number=step_number) for use in uses]
-            return self._batch(share, items, addresses, words, found())
+            batch = self._batch(share, items, addresses, words, found())
+            # What its image is like is said by the process that trains on it.
+            return replace(batch, is_filling=True, remarks=()) if is_filling else batch
 
         return result
 

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
 
 from sdft.events import Emit, EpochDone, Notice, SettingChosen, StepDone
 from sdft.train.guard import bad_step_error, cause_of, is_spike, names, remembered
@@ -45,7 +44,6 @@ class Meter:
         *,
         emit: Emit,
         device: torch.device,
-        reduce_sum: Callable[[Tensor], Tensor],
         name_of: Callable[[Use], str] = lambda use: f"item {use.placement}",
         bad_weight: Callable[[], str] = lambda: "",
         stops_at_bad_steps: bool = True,
@@ -61,7 +59,6 @@ class Meter:
         self._progress = progress
         self._emit = emit
         self._device = device
-        self._reduce_sum = reduce_sum
         self._name_of = name_of
         self._bad_weight = bad_weight
         self._stops = stops_at_bad_steps
@@ -176,7 +173,7 @@ class Meter:
             return
         no_norm = torch.full((), math.nan, device=self._device)
         norms = [no_norm if p.outcome.grad_norm is None else p.outcome.grad_norm for p in pending]
-        losses = self._reduce_sum(torch.stack([p.outcome.loss for p in pending]))
+        losses = torch.stack([p.outcome.loss for p in pending])
         figures = torch.stack([losses, torch.stack(norms).to(losses)]).tolist()
         if self._spill is not None:
             self._spill.after_step(pending[-1].duration_s)

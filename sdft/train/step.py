@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import Module, Parameter
 
@@ -70,17 +71,38 @@ class StepOutcome:
     """Figures of one update, still on the device so that reading them does not hold it up."""
 
     loss: Tensor
-    """Sum of the items' losses; a scalar."""
+    """Sum of the items' losses over all processes; a scalar."""
     grad_norm: Tensor | None
     """Of the whole gradient before clipping; none where clipping is off, unless the weights were
     changed in the backward pass."""
     num_items: int
     losses_finite: Tensor | None = None
-    """Of each item; shape [N]."""
+    """Of each item, in the step's order; shape [N]. With several processes only where the step was
+    left out."""
     contexts_finite: Tensor | None = None
     """Whether the text encoder gave numbers for each item; shape [N]."""
     applied: bool = True
     """Whether the weights were changed; not where the figures are no numbers and were looked at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Finite:
+    """Which items of a micro-batch have numbers; shapes [B]. None where it is only filling."""
+
+    losses_B: Tensor | None = None
+    contexts_B: Tensor | None = None
+
+    @classmethod
+    def of(cls, losses_B: Tensor, contexts_BSD: Tensor) -> _Finite:
+        return cls(
+            losses_B=torch.isfinite(losses_B),
+            contexts_B=torch.isfinite(contexts_BSD).flatten(1).all(dim=1),
+        )
+
+    def on_cpu(self) -> _Finite:
+        if self.losses_B is None or self.contexts_B is None:
+            return self
+        return _Finite(losses_B=self.losses_B.cpu(), contexts_B=self.contexts_B.cpu())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +133,8 @@ class Stepper:
     """Surrounds both passes: says which kernels are preferred."""
     before_change: Callable[[], None] = lambda: None
     """Called before the weights change: copies of them may still be under way."""
+    exchange_gradients: Callable[[], None] | None = None
+    """Averages the gradients over the processes, where no prepared module does it by itself."""
     looks_first: bool = False
     """Leave an update out whose loss or gradient is no number; waits for the device in each step.
 
@@ -125,7 +149,7 @@ class Stepper:
         """
         device = self.accelerator.device
         total_loss = torch.zeros((), device=device)
-        losses_finite, contexts_finite = [], []
+        finite: list[_Finite] = []
         num_items = 0
         assert self.fused is None or len(batches) == 1, "a weight would be changed twice a step"
         for position, host_batch in enumerate(batches):
@@ -143,22 +167,44 @@ class Stepper:
                     self._backward((losses_B * batch.weights_B).sum() * scale, len(host_batch))
             # What counts 0 stands for nothing: an image that cannot be read, or no image at all.
             total_loss += (losses_B.detach() * (batch.weights_B > 0)).sum()
-            losses_finite.append(torch.isfinite(losses_B.detach()))
-            contexts_finite.append(torch.isfinite(contexts_BSD.detach()).flatten(1).all(dim=1))
+            if not host_batch.is_filling:
+                finite.append(_Finite.of(losses_B.detach(), contexts_BSD.detach()))
+            else:
+                finite.append(_Finite())
             num_items += int((host_batch.weights_B > 0).sum())
+        if self.exchange_gradients is not None:
+            self.exchange_gradients()
+        if self.accelerator.num_processes > 1:
+            # In each step and not when it is read: processes read at different times.
+            total_loss = self.accelerator.reduce(total_loss, reduction="sum")
         self.before_change()
         with self._no_second_try(num_items):
             grad_norm, applied = self._apply(total_loss)
         if self.average is not None and applied:
             self.average.update()
+        losses_finite, contexts_finite = self._finite_of_all(finite, applied=applied)
         return StepOutcome(
             loss=total_loss,
             grad_norm=grad_norm,
             num_items=num_items,
-            losses_finite=torch.cat(losses_finite) if losses_finite else None,
-            contexts_finite=torch.cat(contexts_finite) if contexts_finite else None,
+            losses_finite=losses_finite,
+            contexts_finite=contexts_finite,
             applied=applied,
         )
+
+    def _finite_of_all(
+        self, finite: Sequence[_Finite], *, applied: bool
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Return which items' losses and contexts are numbers, in the step's order."""
+        if self.accelerator.num_processes > 1:
+            if applied:
+                return None, None
+            # All processes know that the step was left out, so all come here.
+            by_process = gather_object([[one.on_cpu() for one in finite]])
+            finite = [one for turn in zip(*by_process, strict=True) for one in turn]
+        losses = [one.losses_B for one in finite if one.losses_B is not None]
+        contexts = [one.contexts_B for one in finite if one.contexts_B is not None]
+        return (torch.cat(losses), torch.cat(contexts)) if losses else (None, None)
 
     def _backward(self, loss: Tensor, num_items: int) -> None:
         if self.fused is None:

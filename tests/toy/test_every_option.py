@@ -250,7 +250,6 @@ VALUES = {
     "console_log_level": ["DEBUG"],
     "console_log_file": ["log.txt"],
     "dataset_class": ["my.module.Set"],
-    "ddp_timeout": ["30"],
     "huggingface_token": ["hf_xyz"],
     "wandb_api_key": ["abc"],
     "zero_stage": ["2"],

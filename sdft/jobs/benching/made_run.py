@@ -165,7 +165,7 @@ def made_run(
         rig=rig,
         plan=plan,
         maker=maker,
-        meter=Meter(Progress(), emit=emit, device=device, reduce_sum=lambda loss: loss),
+        meter=Meter(Progress(), emit=emit, device=device),
         lr_factor=build_lr_factor(settings, MAX_STEPS),
         batch_size=batch_size,
     )

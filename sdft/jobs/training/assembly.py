@@ -38,7 +38,7 @@ from sdft.jobs.training.item_record import changes_since, write_items
 from sdft.jobs.training.keeping import Keeper
 from sdft.jobs.training.latents import cached_latents, latent_source
 from sdft.jobs.training.loading import load_model, networks_of
-from sdft.jobs.training.machine import build_accelerator
+from sdft.jobs.training.machine import build_accelerator, ddp_wishes
 from sdft.jobs.training.masks import cached_masks
 from sdft.jobs.training.networks import Networks
 from sdft.jobs.training.recipes import build_batch_maker, build_stepper
@@ -52,7 +52,11 @@ from sdft.jobs.training.safekeeping import (
 )
 from sdft.jobs.training.starting import first_place
 from sdft.jobs.training.steering import build_actions
+from sdft.jobs.training.step_size import effective_batch
 from sdft.jobs.training.stopping import ASKED, StopRequest
+from sdft.jobs.training.team import ONLY_ONE, Team
+from sdft.jobs.training.together import Together
+from sdft.jobs.training.visible import require_seen
 from sdft.jobs.training.watching import OVERLAP_RECORD, Watch, build_watch, is_finished
 from sdft.jobs.training.wishes import scales_loss
 from sdft.rundir import RunDir
@@ -87,8 +91,10 @@ class TrainingRun:
     meter: Meter
     watch: Watch
     say: RemarkTeller
-    inbox: ControlInbox
+    inbox: ControlInbox | None
+    """None but in the main process."""
     emit: Emit
+    team: Team
     resumed_from: Path | None
 
     @property
@@ -97,6 +103,8 @@ class TrainingRun:
 
     def train(self, stop: StopRequest) -> str | None:
         """Do the updates that are left; return why it stopped early, or None at the end."""
+        together = Together(self.team, stop, self.inbox, self.say)
+        alone = self.team.size == 1
         self.watch.at_first(self.meter)
         device = self.networks.accelerator.device
         if device.type == "cuda":
@@ -109,8 +117,8 @@ class TrainingRun:
                 stepper=self.stepper,
                 lr_factor=self.lr_factor,
                 meter=self.meter,
-                between=self._between(stop),
-                say=self.say,
+                between=self._between(stop, None if alone else together),
+                say=self.say if alone else together.say,
             )
         finally:
             self.maker.latents.close()
@@ -118,15 +126,21 @@ class TrainingRun:
             self.watch.at_end(self.meter)
         return reason
 
-    def _between(self, stop: StopRequest) -> BetweenSteps:
+    def _between(self, stop: StopRequest, together: Together | None) -> BetweenSteps:
         """Return what the loop calls: guards first, then who watches and saves, then orders."""
         settings = self.config.training
-        between = self.watch.between(stop)
+        between = self.watch.between(together or stop)
         rollback = Rollback(
-            keeper=self.keeper, networks=self.networks, settings=settings, emit=self.emit
+            keeper=self.keeper,
+            networks=self.networks,
+            settings=settings,
+            emit=self.emit,
+            team=self.team,
         )
+        inbox = together or self.inbox
+        assert inbox is not None, "one process is the main process"
         controlled = Controlled(
-            self.inbox,
+            inbox,
             build_actions(
                 watch=self.watch,
                 networks=self.networks,
@@ -135,7 +149,7 @@ class TrainingRun:
                 stop=lambda: stop.ask(ASKED),
             ),
             emit=self.emit,
-            stop_reason=stop,
+            stop_reason=together or stop,
         )
 
         def after_step(meter: Meter) -> None:
@@ -162,17 +176,26 @@ def prepare_run(
     state: SavedState | None,
     emit: Emit,
     events_bytes: Callable[[], int],
+    team: Team = ONLY_ONE,
 ) -> TrainingRun:
     """Index, cache, load and build everything that a run needs.
 
+    What is read from images and written is the main process' work; the others get its results.
+
     Raises: SdftError of every kind.
     """
-    config = with_seed(config, state, emit)
-    dataset = plan_dataset(config, emit=emit)
+    unseeded = config
+    config = team.from_main(lambda: with_seed(unseeded, state, emit))
+    require_seen(config, team)
+    dataset = team.from_main(lambda: plan_dataset(config, emit=emit))
     planned_bytes: Mapping[tuple[int, int], int] = {}
     if config.training.device != "cpu" and torch.cuda.is_available():
-        config, planned_bytes = fit_to_card(
-            config, dataset, card_in_use(), earlier=earlier_settings(run, state), emit=emit
+        unfitted = config
+        # All use the same settings, even where their cards differ.
+        config, planned_bytes = team.from_main(
+            lambda: fit_to_card(
+                unfitted, dataset, card_in_use(), earlier=earlier_settings(run, state), emit=emit
+            )
         )
     settings = config.training
     accelerator = build_accelerator(
@@ -182,11 +205,15 @@ def prepare_run(
         own_scaler=scales_loss(settings),
         tf32=settings.tf32,
         emit=emit,
+        ddp=ddp_wishes(settings),
     )
-    bundle = load_model(settings)
-    latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit)
+    bundle = team.in_turn(lambda: load_model(settings))
+    latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit, team=team)
     placements = dataset.plan.placements
-    masks = cached_masks(config, placements, latents.keys, folder=cache_folder(config), emit=emit)
+    cache = cache_folder(config)
+    masks = team.from_main(
+        lambda: cached_masks(config, placements, latents.keys, folder=cache, emit=emit)
+    )
     held_out = hold_out(
         config,
         Chosen(placements=placements, keys=latents.keys, masks=masks.keys),
@@ -194,11 +221,13 @@ def prepare_run(
         accelerator=accelerator,
         record=run.path / OVERLAP_RECORD,
         emit=emit,
+        team=team,
     )
     # The pictures of a validation folder went into the same store.
     latents.store.refresh()
-    rejected = (*dataset.rejected, *latents.rejected)
-    write_fates(run.fates_file, dataset.index, dataset.plan, rejected, held_out.paths)
+    if team.is_main:
+        rejected = (*dataset.rejected, *latents.rejected)
+        write_fates(run.fates_file, dataset.index, dataset.plan, rejected, held_out.paths)
     data = training_data(
         held_out.train.placements,
         held_out.train.keys,
@@ -208,7 +237,7 @@ def prepare_run(
         batch_size=dataset.batch_sizes,
         masks=held_out.train.masks,
     )
-    plan = run_plan(settings, data, accelerator, emit)
+    plan = run_plan(settings, data, accelerator, emit, state=state)
     use = device_use(
         settings,
         accelerator.device,
@@ -231,12 +260,12 @@ def prepare_run(
         )
         restore(networks, state, settings=settings, changed=changed)
         progress = state.progress
-    write_items(run.items, data)
+    if team.is_main:
+        write_items(run.items, data)
     meter = Meter(
         progress,
         emit=emit,
         device=accelerator.device,
-        reduce_sum=lambda losses: accelerator.reduce(losses, reduction="sum"),
         name_of=lambda use: data.items[use.placement].key,
         bad_weight=lambda: first_bad_weight(networks.modules()),
         stops_at_bad_steps=settings.on_bad_step == "stop",
@@ -252,18 +281,22 @@ def prepare_run(
         facts=facts,
         events_bytes=events_bytes,
         emit=emit,
+        writes=team.is_main,
     )
     networks.wait_for_copies.append(keeper.writer.wait_for_copies)
-    require_room(keeper, settings, progress, emit)
+    if team.is_main:
+        require_room(keeper, settings, progress, emit)
     if state is not None:
         keeper.catch_up(progress)
-    contexts = cached_contexts(
-        settings,
-        held_out.train.placements,
-        word_rules(config.datasets),
-        networks,
-        folder=cache_folder(config),
-        emit=emit,
+    contexts = team.from_main(
+        lambda: cached_contexts(
+            settings,
+            held_out.train.placements,
+            word_rules(config.datasets),
+            networks,
+            folder=cache,
+            emit=emit,
+        )
     )
     if contexts is not None:
         networks.park_text_encoder()
@@ -293,8 +326,9 @@ def prepare_run(
         say=RemarkTeller(
             emit=emit, max_failed=max(1, int(data.num_images * settings.max_rejected_share))
         ),
-        inbox=ControlInbox(run),
+        inbox=ControlInbox(run) if team.is_main else None,
         emit=emit,
+        team=team,
         resumed_from=state.path if state else None,
     )
 
@@ -311,9 +345,18 @@ def with_seed(config: Config, state: SavedState | None, emit: Emit) -> Config:
 
 
 def run_plan(
-    settings: TrainingSettings, data: TrainingData, accelerator: Accelerator, emit: Emit
+    settings: TrainingSettings,
+    data: TrainingData,
+    accelerator: Accelerator,
+    emit: Emit,
+    *,
+    state: SavedState | None = None,
 ) -> RunPlan:
-    """Return the order and length of the run."""
+    """Return the order and length of the run.
+
+    Raises: UserError where a state's effective batch does not suit the processes; DataError where
+        there is no whole step.
+    """
     assert settings.seed is not None, "with_seed comes first"
     accumulation = settings.gradient_accumulation_steps
     length = order_of(
@@ -322,6 +365,9 @@ def run_plan(
         data.batch_size,
         seed=settings.seed,
         num_processes=accelerator.num_processes,
+        effective_batch=effective_batch(
+            settings, data.batch_size, accelerator.num_processes, state=state, emit=emit
+        ),
     )
     order = length.order
     _tell_of_order(order, data, accumulation * accelerator.num_processes, emit)

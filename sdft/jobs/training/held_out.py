@@ -33,6 +33,7 @@ from sdft.jobs.sources import (
 from sdft.jobs.splitting import ranked, split_off
 from sdft.jobs.training.data import TrainingData, training_data
 from sdft.jobs.training.latents import cached_latents
+from sdft.jobs.training.team import ONLY_ONE, Team
 from sdft.models.bundle import ModelBundle
 
 NUM_PAIRS_SHOWN = 5
@@ -88,6 +89,7 @@ def hold_out(
     accelerator: Accelerator,
     record: Path,
     emit: Emit,
+    team: Team = ONLY_ONE,
 ) -> HeldOut:
     """Take out what is measured, encode the pictures of a validation folder, and say whether the
     two show the same. `record` is where all pairs go that do.
@@ -106,8 +108,8 @@ def hold_out(
         train, measured = everything.only(rest), everything.only(numbers)
     if settings.validation_dir is not None:
         of = folder_config(config, settings.validation_dir)
-        measured = _pictures_of_folder(of, bundle, accelerator, emit)
-    if measured is not None:
+        measured = _pictures_of_folder(of, bundle, accelerator, emit, team)
+    if measured is not None and team.is_main:
         warn_of_overlap(
             measured.paths,
             train.paths,
@@ -120,10 +122,10 @@ def hold_out(
 
 
 def _pictures_of_folder(
-    config: Config, bundle: ModelBundle, accelerator: Accelerator, emit: Emit
+    config: Config, bundle: ModelBundle, accelerator: Accelerator, emit: Emit, team: Team
 ) -> Chosen:
-    dataset = plan_dataset(config, emit=emit)
-    latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit)
+    dataset = team.from_main(lambda: plan_dataset(config, emit=emit))
+    latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit, team=team)
     placements = dataset.plan.placements
     return Chosen(placements=placements, keys=latents.keys, masks=(None,) * len(placements))
 

@@ -103,7 +103,9 @@ def hypernetwork_of(
         seed=settings.seed or 0,
         emit=emit,
     )
-    prepared, optimizer = accelerator.prepare(unet, optimizer)
+    # Nothing of the U-Net itself is trained, so it exchanges nothing with other processes.
+    prepared = accelerator.prepare_model(unet, evaluation_mode=True)
+    optimizer = accelerator.prepare(optimizer)
     return Networks(
         bundle=bundle,
         accelerator=accelerator,

@@ -102,11 +102,15 @@ class Keeper:
     checkpoint_every_s: float = 0.0
     """Besides the rules by steps and epochs; 0 switches it off."""
     states_with_checkpoints: bool = False
+    writes: bool = True
+    """Of several processes one writes; in the others nothing here does anything."""
     _last_state_s: float = field(default_factory=time.monotonic)
     _last_checkpoint_s: float = field(default_factory=time.monotonic)
 
     def after_step(self, meter: Meter) -> None:
         """Save what is due after an update."""
+        if not self.writes:
+            return
         step = meter.step
         saves_checkpoint = self.checkpoints.after_step(step, self.total_steps)
         saves_state = self.state_rules.after_step(step, self.total_steps)
@@ -138,6 +142,8 @@ class Keeper:
 
     def after_epoch(self, meter: Meter) -> None:
         """Save what is due after an epoch; `meter` already counts the next one."""
+        if not self.writes:
+            return
         epoch = meter.progress.epoch - 1
         jobs = self._begin()
         said: list[CheckpointSaved] = []
@@ -153,6 +159,8 @@ class Keeper:
 
     def catch_up(self, progress: Progress) -> None:
         """Remove what should be gone at this place, for a run that died before it came to that."""
+        if not self.writes:
+            return
         step, epoch = progress.step, progress.epoch - 1
         jobs = []
         if self.checkpoints.after_step(step, self.total_steps):
@@ -169,13 +177,15 @@ class Keeper:
 
     def save_checkpoint(self, stem: str, progress: Progress) -> Path:
         """Write a checkpoint under the file name that its form asks for, and wait for it."""
-        self.writer.submit(self._checkpoint(stem, progress))
-        self.writer.wait()
+        if self.writes:
+            self.writer.submit(self._checkpoint(stem, progress))
+            self.writer.wait()
         return self.output_dir / file_name(stem, self.form)
 
     def replace_checkpoint(self, stem: str, progress: Progress) -> None:
         """Write a checkpoint in the background; an older one of that name is there until then."""
-        self.writer.submit(self._checkpoint(stem, progress))
+        if self.writes:
+            self.writer.submit(self._checkpoint(stem, progress))
 
     def save_rolling_state(self, progress: Progress) -> Path:
         """Write a state, then remove the rolling one before it; wait for both."""
@@ -183,9 +193,10 @@ class Keeper:
 
     def save_state(self, progress: Progress, *, kept: bool = True) -> Path:
         """Write a state and wait for it; a `kept` one is not removed by a rolling one."""
-        self.writer.wait()
-        self.writer.submit(self._state(progress, kept=kept, said=[]))
-        self.writer.wait()
+        if self.writes:
+            self.writer.wait()
+            self.writer.submit(self._state(progress, kept=kept, said=[]))
+            self.writer.wait()
         return self.states / state_name(progress.step)
 
     def drop_rolling_states(self) -> None:

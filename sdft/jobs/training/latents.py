@@ -36,6 +36,7 @@ from sdft.jobs.sources import (
     picture_rules,
 )
 from sdft.jobs.training.machine import weight_dtype
+from sdft.jobs.training.team import ONLY_ONE, Team
 from sdft.models.bundle import ModelBundle
 from sdft.models.digest import weights_digest
 from sdft.train.latents import LatentSource
@@ -68,6 +69,21 @@ class CachedLatents:
 
 
 def cached_latents(
+    config: Config,
+    dataset: PlannedDataset,
+    bundle: ModelBundle,
+    *,
+    accelerator: Accelerator,
+    emit: Emit,
+    team: Team = ONLY_ONE,
+) -> CachedLatents:
+    """Return what `_cached_latents` does, in every process; the main one does it."""
+    return team.from_main(
+        lambda: _cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit)
+    )
+
+
+def _cached_latents(
     config: Config,
     dataset: PlannedDataset,
     bundle: ModelBundle,

@@ -7,8 +7,10 @@ error, or replaced and said.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from sdft.config.training import TrainingSettings
 from sdft.errors import EnvironmentFault
 from sdft.events import Emit, SettingChosen
 from sdft.jobs.doctor import device_problem
@@ -20,6 +22,24 @@ if TYPE_CHECKING:
 PRECISIONS = ("no", "fp16", "bf16")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DdpWishes:
+    """How several processes exchange gradients."""
+
+    gradient_as_bucket_view: bool = False
+    static_graph: bool = False
+    timeout_s: float | None = None
+    """Of one exchange."""
+
+
+def ddp_wishes(settings: TrainingSettings) -> DdpWishes:
+    return DdpWishes(
+        gradient_as_bucket_view=settings.ddp_gradient_as_bucket_view,
+        static_graph=settings.ddp_static_graph,
+        timeout_s=None if settings.ddp_timeout is None else 60 * settings.ddp_timeout,
+    )
+
+
 def build_accelerator(
     *,
     device: str,
@@ -28,6 +48,7 @@ def build_accelerator(
     emit: Emit,
     own_scaler: bool = False,
     tf32: bool | None = None,
+    ddp: DdpWishes | None = None,
 ) -> Accelerator:
     """Return accelerate's engine for this process.
 
@@ -38,7 +59,7 @@ def build_accelerator(
     """
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import GradScalerKwargs
+    from accelerate.utils import DistributedDataParallelKwargs, GradScalerKwargs
 
     problem = device_problem(device)
     if problem is not None:
@@ -54,7 +75,13 @@ def build_accelerator(
         _make_deterministic()
     if not on_cpu:
         _set_tf32(tf32, deterministic=deterministic, emit=emit)
-    handlers = [GradScalerKwargs(enabled=False)] if own_scaler else []
+    handlers: list[Any] = [GradScalerKwargs(enabled=False)] if own_scaler else []
+    if ddp is not None:
+        handlers.append(
+            DistributedDataParallelKwargs(
+                gradient_as_bucket_view=ddp.gradient_as_bucket_view, static_graph=ddp.static_graph
+            )
+        )
     accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=handlers)
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sdft.config.training import TrainingSettings
 from sdft.formats.caption_reader import CaptionReader
 from sdft.formats.clip_tokens import ClipTokenizer
@@ -12,6 +14,7 @@ from sdft.jobs.training.networks import Networks
 from sdft.models.bundle import ModelBundle
 from sdft.train.batch import BatchMaker
 from sdft.train.contexts import Contexts
+from sdft.train.exchange import average_gradients
 from sdft.train.latents import LatentSource
 from sdft.train.loop import RunPlan
 from sdft.train.noise import NoiseRecipe
@@ -66,6 +69,11 @@ def caption_reader(settings: TrainingSettings, tokenizer: ClipTokenizer) -> Capt
 def build_stepper(settings: TrainingSettings, networks: Networks) -> Stepper:
     """Return what does the run's updates."""
     alphas_bar_T = alphas_cumprod(zero_terminal_snr=settings.zero_terminal_snr)
+    num_processes = networks.accelerator.num_processes
+    exchange = None
+    if networks.hypernetwork is not None and num_processes > 1:
+        # It is no part of a prepared module: the U-Net calls it from within.
+        exchange = partial(average_gradients, networks.parameters, num_processes=num_processes)
     return Stepper(
         accelerator=networks.accelerator,
         unet=networks.unet,
@@ -100,4 +108,5 @@ def build_stepper(settings: TrainingSettings, networks: Networks) -> Stepper:
         saved_tensors=saved_tensors(settings, networks.accelerator.device),
         kernels=attention_kernels(settings, networks.accelerator.device),
         average=networks.average,
+        exchange_gradients=exchange,
     )

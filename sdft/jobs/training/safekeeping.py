@@ -23,6 +23,7 @@ from sdft.jobs.training.keeping import Keeper, RollingRules, StateSource
 from sdft.jobs.training.networks import Networks
 from sdft.jobs.training.resuming import RunFacts
 from sdft.jobs.training.starting import machine_facts
+from sdft.jobs.training.team import ONLY_ONE, Team
 from sdft.models.digest import weights_fingerprint
 from sdft.rundir import RunDir
 from sdft.train.background import BackgroundWriter
@@ -106,8 +107,9 @@ def build_keeper(
     facts: RunFacts,
     events_bytes: Callable[[], int],
     emit: Emit,
+    writes: bool = True,
 ) -> Keeper:
-    """Return what saves the run."""
+    """Return what saves the run; of several processes one writes."""
     settings = config.training
     assert settings.output_dir is not None, "the check of the settings asks for it"
     write_model = checkpoint_writer(settings, networks, config.datasets[0].resolution)
@@ -140,6 +142,7 @@ def build_keeper(
         emit=emit,
         checkpoint_every_s=60.0 * (settings.save_every_n_minutes or 0.0),
         states_with_checkpoints=settings.save_state,
+        writes=writes,
     )
 
 
@@ -192,6 +195,7 @@ class Rollback:
     networks: Networks
     settings: TrainingSettings
     emit: Emit
+    team: Team = ONLY_ONE
 
     def after_step(self, meter: Meter) -> None:
         """Go back if need be.
@@ -201,8 +205,21 @@ class Rollback:
         in_row = meter.bad_steps_in_row
         if in_row < self.settings.max_bad_steps:
             return
+        state = self.team.from_main(lambda: self._earlier_state(meter.progress, in_row))
+        restore(self.networks, state, settings=self.settings)
+        meter.rolled_back()
+        message = (
+            f"{in_row} steps in a row could not be used: the weights are those of step"
+            f" {state.progress.step} again, and the data goes on after step {meter.step}"
+        )
+        self.emit(Notice(severity="warning", topic="rollback", message=message))
+
+    def _earlier_state(self, progress: Progress, in_row: int) -> SavedState:
+        """Return the last state before a number of steps that could not be used.
+
+        Raises: DataError.
+        """
         self.keeper.writer.wait()
-        progress = meter.progress
         first_bad = progress.step - in_row + 1
         earlier = [
             folder
@@ -218,14 +235,7 @@ class Rollback:
                 key="too_many_bad_steps",
                 values={"in_row": in_row},
             )
-        state = read_state(earlier[-1])
-        restore(self.networks, state, settings=self.settings)
-        meter.rolled_back()
-        message = (
-            f"{in_row} steps in a row could not be used: the weights are those of step"
-            f" {state.progress.step} again, and the data goes on after step {progress.step}"
-        )
-        self.emit(Notice(severity="warning", topic="rollback", message=message))
+        return read_state(earlier[-1])
 
 
 def scaled_rates(optimizer: Any, rate: float) -> Mapping[str, float]:

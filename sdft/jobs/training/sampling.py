@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from accelerate.utils import gather_object
 from torch.nn import Module
 
 from sdft.config.training import TrainingSettings
@@ -56,6 +56,17 @@ class SampleRules:
             every_n_epochs=settings.sample_every_n_epochs,
             every_s=None if minutes is None else 60 * minutes,
         )
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Drawn:
+    """One picture."""
+
+    number: int
+    """Of its prompt, from 0."""
+    is_finite: bool = field(compare=False)
+    """Whether its latents are numbers."""
+    rgb_HWC: np.ndarray = field(compare=False)
 
 
 @dataclass(kw_only=True)
@@ -105,16 +116,20 @@ class Sampling:
         progress = meter.progress
         started_s = time.monotonic()
         self._say(StageStarted(stage=_STAGE, total=len(self.requests), unit="pictures"))
-        had_room = True
+        drawn: list[_Drawn] | None = None
         try:
-            self._draw(progress, epoch_done)
+            drawn = self._draw()
         except torch.OutOfMemoryError:
-            had_room = False
             torch.cuda.empty_cache()
+        # Files are the main process' business alone: another machine may not see the folder.
+        parts = gather_object([drawn]) if self._num_processes > 1 else [drawn]
+        of_all = [one for part in parts for one in part or ()]
+        if None in parts:
             message = "the device has no room for the sample pictures; the run goes on without"
-            self.emit(Notice(severity="warning", topic="samples", message=message))
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process and had_room:
+            self._say(Notice(severity="warning", topic="samples", message=message))
+        elif self.accelerator.is_main_process:
+            for one in sorted(of_all):
+                self._save(one, progress, epoch_done)
             self._list(progress, epoch_done)
         duration_s = time.monotonic() - started_s
         self._say(StageFinished(stage=_STAGE, done=len(self.requests), duration_s=duration_s))
@@ -122,31 +137,27 @@ class Sampling:
         meter.restart_clock()
         return len(self.requests)
 
-    def _draw(self, progress: Progress, epoch_done: int | None) -> None:
+    def _draw(self) -> list[_Drawn]:
         """Draw this process' share of the prompts."""
         share = range(self.accelerator.process_index, len(self.requests), self._num_processes)
         with resting(*self.modules), self.weights():
             drawn = self.drawer.draw_all([self.requests[number] for number in share])
-            for number, (latents_1CHW, rgb_HWC) in zip(share, drawn, strict=True):
-                self._save(number, progress, epoch_done, latents_1CHW, rgb_HWC)
+            return [
+                _Drawn(number, bool(torch.isfinite(latents_1CHW).all()), rgb_HWC)
+                for number, (latents_1CHW, rgb_HWC) in zip(share, drawn, strict=True)
+            ]
 
-    def _save(
-        self,
-        number: int,
-        progress: Progress,
-        epoch_done: int | None,
-        latents_1CHW: Tensor,
-        rgb_HWC: np.ndarray,
-    ) -> None:
+    def _save(self, drawn: _Drawn, progress: Progress, epoch_done: int | None) -> None:
+        number = drawn.number
         request = self.requests[number]
-        if not torch.isfinite(latents_1CHW).all():
+        if not drawn.is_finite:
             message = (
                 f"the sample of prompt {number + 1} at step {progress.step} holds values that are"
                 " no numbers; they are drawn black"
             )
             self.emit(Notice(severity="warning", topic="samples", message=message))
         path = self.folder / self._file(number, progress, epoch_done)
-        save_picture(path, rgb_HWC, parameters_of(request, step=progress.step))
+        save_picture(path, drawn.rgb_HWC, parameters_of(request, step=progress.step))
 
     def _list(self, progress: Progress, epoch_done: int | None) -> None:
         """Say what was drawn, and renew the index and the sheet."""
@@ -185,7 +196,7 @@ class Sampling:
     def _num_processes(self) -> int:
         return int(self.accelerator.num_processes)
 
-    def _say(self, event: StageStarted | StageFinished) -> None:
+    def _say(self, event: StageStarted | StageFinished | Notice) -> None:
         if self.accelerator.is_main_process:
             self.emit(event)
 

@@ -46,6 +46,12 @@ class StopRequest:
         """Ask for a stop after the step in progress."""
         self._reason = self._reason or reason
 
+    def wait(self, seconds: float) -> None:
+        """Return when a stop is asked for, or after so many seconds."""
+        deadline_s = time.monotonic() + seconds
+        while self() is None and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+
     def __enter__(self) -> StopRequest:
         self._listen(signal.SIGINT, self._on_interrupt)
         for name in _TERMINATING:

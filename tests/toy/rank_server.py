@@ -1,0 +1,231 @@
+"""Runs one command line of `sdft` in several forked processes at once, with torch already loaded.
+
+A program of its own: one JSON object a line comes in, one goes out. In: `argv`, `ranks` (how many),
+`log` (each writes `<log>.<rank>`), and perhaps
+
+    variables, argvs, cwds   one a rank
+    kill                     which rank dies by SIGKILL, and when
+    ends_all                 where one fails, the others get SIGTERM, as from torchrun
+    gradients                a file for what process 0 has before each update
+    shapes, encodings        files for what each process trains on, and encodes
+
+Out: `codes` (negative: the signal; none where it had to be ended) and `seconds`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Any
+
+# A sibling that is run by its path, too.
+sys.path.insert(0, os.path.dirname(__file__))
+from fork_server import CHANGES, load_everything
+
+LIMIT_S = 150.0
+
+
+def free_port() -> int:
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        port: int = trial.getsockname()[1]
+        return port
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_at_backward(number: int) -> None:
+    """Die between the forward and the backward pass of the n-th micro-batch."""
+    from accelerate import Accelerator
+
+    backward, count = Accelerator.backward, 0
+
+    def counted(self: Any, *arguments: Any, **named: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            die()
+        backward(self, *arguments, **named)
+
+    Accelerator.backward = counted
+
+
+def die_in_folder(part: str) -> None:
+    """Die at the first file that is opened for writing below a folder of this name."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR)
+        else:
+            path, writes = (arguments[0], True) if event in CHANGES else ("", False)
+        if writes and part in str(path):
+            die()
+
+    sys.addaudithook(hook)
+
+
+def die_at_encoding(number: int) -> None:
+    """Die when the n-th batch of pictures is encoded."""
+    from sdft.cache.encoders import VaeEncoder
+
+    submit, count = VaeEncoder.submit, 0
+
+    def counted(self: Any, rgb_BHWC: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == number:
+            die()
+        return submit(self, rgb_BHWC)
+
+    VaeEncoder.submit = counted
+
+
+def terminated_at_backward(number: int) -> None:
+    """Be asked to end before the n-th backward pass."""
+    from accelerate import Accelerator
+
+    backward, count = Accelerator.backward, 0
+
+    def counted(self: Any, *arguments: Any, **named: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            signal.raise_signal(signal.SIGTERM)
+        backward(self, *arguments, **named)
+
+    Accelerator.backward = counted
+
+
+KILLS = {
+    "terminated": terminated_at_backward,
+    "backward": die_at_backward,
+    "folder": die_in_folder,
+    "encoding": die_at_encoding,
+}
+
+
+def count_encodings(file: str) -> None:
+    """Write down how many pictures each process encodes, filling included."""
+    from sdft.cache.encoders import VaeEncoder
+
+    submit = VaeEncoder.submit
+
+    def counted(self: Any, rgb_BHWC: Any) -> Any:
+        with open(file, "a", encoding="ascii") as lines:
+            lines.write(f"{len(rgb_BHWC)}\n")
+        return submit(self, rgb_BHWC)
+
+    VaeEncoder.submit = counted
+
+
+def record_gradients(file: str) -> None:
+    """Keep the gradient that each update is made of, as one flat array a step."""
+    import numpy as np
+
+    from sdft.train.step import Stepper
+
+    apply, steps = Stepper._apply, []
+
+    def recorded(self: Any, loss: Any) -> Any:
+        steps.append(np.concatenate([one.grad.flatten().numpy().copy() for one in self.parameters]))
+        np.save(file, np.stack(steps))
+        return apply(self, loss)
+
+    Stepper._apply = recorded
+
+
+def record_shapes(file: str) -> None:
+    """Write down the latents' shape of each micro-batch."""
+    from sdft.train.step import Stepper
+
+    update = Stepper.update
+
+    def recorded(self: Any, batches: Any) -> Any:
+        with open(file, "a", encoding="ascii") as lines:
+            shapes = [list(batch.latents_BCHW.shape[2:]) for batch in batches]
+            lines.write(json.dumps(shapes) + "\n")
+        return update(self, batches)
+
+    Stepper.update = recorded
+
+
+def child(order: dict[str, Any], rank: int, port: int) -> int:
+    log = os.open(f"{order['log']}.{rank}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.setsid()
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": order["ranks"], "MASTER_PORT": port}
+    if order["ranks"] > 1:
+        os.environ.update({name: str(value) for name, value in place.items()})
+        os.environ["MASTER_ADDR"] = "127.0.0.1"
+    os.environ.update((order.get("variables") or [{}] * order["ranks"])[rank])
+    kill = order.get("kill") or {}
+    if kill.get("rank") == rank:
+        for name, function in KILLS.items():
+            if name in kill:
+                function(kill[name])
+    if rank == 0 and "gradients" in order:
+        record_gradients(order["gradients"])
+    if "shapes" in order:
+        record_shapes(f"{order['shapes']}.{rank}")
+    if "encodings" in order:
+        count_encodings(f"{order['encodings']}.{rank}")
+    if "cwds" in order:
+        os.chdir(order["cwds"][rank])
+    from sdft.cli.app import run
+
+    return run(order["argvs"][rank] if "argvs" in order else order["argv"])
+
+
+def forked(order: dict[str, Any], rank: int, port: int) -> int:
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 70
+    try:
+        code = child(order, rank, port)
+    except BaseException:  # noqa: BLE001 - the edge of the child, which must not return
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def serve(order: dict[str, Any]) -> dict[str, Any]:
+    started_s = time.monotonic()
+    port = order.get("port") or free_port()
+    running = {forked(order, rank, port): rank for rank in range(order["ranks"])}
+    codes: list[int | None] = [None] * order["ranks"]
+    while running and time.monotonic() - started_s < LIMIT_S:
+        for pid in list(running):
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
+                code = codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
+                if code and order.get("ends_all"):
+                    for other in running:
+                        os.kill(other, signal.SIGTERM)
+        time.sleep(0.005)
+    for pid in running:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return {"codes": codes, "seconds": time.monotonic() - started_s}
+
+
+def main() -> None:
+    load_everything()
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(serve(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
