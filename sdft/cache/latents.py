@@ -10,21 +10,17 @@ in one (see encode_pictures). No torch here.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
+from typing import Any
 
 from sdft.cache.digests import FileDigests
 from sdft.cache.keys import LATENT_CHANNELS, PIXELS_PER_CELL, LatentRecipe
-from sdft.cache.pipeline import Picture, encode_pictures, num_cores, work_ahead
-from sdft.cache.posterior import fits, values_of
+from sdft.cache.latent_work import STAGE, LatentWork, MomentsEncoder
+from sdft.cache.pipeline import num_cores
 from sdft.cache.prepare import (
     LatentKeys,
     LatentRules,
@@ -33,8 +29,9 @@ from sdft.cache.prepare import (
     rules_of,
 )
 from sdft.cache.shard import BYTES_OF
+from sdft.cache.sharing import ONLY_ONE, Crew, WrittenShard, shares
 from sdft.cache.store import TensorStore
-from sdft.cache.writer import StoreWriter
+from sdft.cache.writer import StoreWriter, helping_writer
 from sdft.collector import no_collections
 from sdft.dataset.records import BucketPlan, Item, Placement, Rejected
 from sdft.errors import DataError, Problem
@@ -58,24 +55,7 @@ __all__ = [
     "foreseen_bytes",
 ]
 
-STAGE = "latents"
-
-AHEAD_PER_THREAD = 4
-"""Pictures begun for each thread: one slow picture then does not hold up the other threads."""
-
-PROGRESS_EVERY_S = 0.2
-
 PROBLEMS_SHOWN = 10
-
-
-class MomentsEncoder(Protocol):
-    """A VAE's encoder as the pass sees it. Shapes: B pictures, H W pixels, h w latent cells."""
-
-    def submit(self, rgb_BHWC: np.ndarray) -> Callable[[], np.ndarray]:
-        """Begin to encode uint8; the result gives [B, 2 * 4, h, w] float32: mean, log-variance."""
-
-    def explain_not_finite(self) -> tuple[str, str]:
-        """Return why a latent may be NaN or infinite, and the fix."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +76,7 @@ def cache_latents(
     plan: BucketPlan,
     *,
     store: TensorStore,
-    digests: FileDigests,
+    digests: FileDigests | None,
     recipe: LatentRecipe,
     rules: Mapping[tuple[int, int], LatentRules],
     load_encoder: Callable[[], MomentsEncoder],
@@ -105,8 +85,12 @@ def cache_latents(
     max_workers: int | None = None,
     max_rejected: int | None = None,
     takes_npz: bool = False,
+    crew: Crew = ONLY_ONE,
 ) -> LatentCacheResult:
     """Encode what the store lacks and return where everything lies.
+
+    With a `crew` all of its processes call this and get the same result. The first one finds what
+    is missing and says all; each encodes its share. `digests` are its alone: none in the others.
 
     `rules` are by (dataset, subset); a subset that is not named has the default rules.
     `load_encoder` is called only where something is missing. More than `max_rejected` unusable
@@ -124,13 +108,64 @@ def cache_latents(
         rules=rules,
         takes_npz=takes_npz and recipe.kind == "sample",
     )
+    num_threads = max_workers or max(1, num_cores() // crew.size)
+    if crew.rank > 0:
+        result = _help(preparer, crew, load_encoder, vae_batch_size, num_threads)
+        store.refresh()
+        return result
+    assert digests is not None, "the first process knows what was read before"
     run = _Pass(preparer, digests=digests, emit=emit, max_rejected=max_rejected)
     with no_collections():
         jobs = run.find_missing()
-    if jobs or store.unconfirmed:
+    if not jobs and not store.unconfirmed:
+        crew.from_main(lambda: [[]] * crew.size)
+    else:
         with StoreWriter(store, emit=emit) as writer:
-            run.encode(jobs, writer, load_encoder, vae_batch_size, max_workers or num_cores())
-    return run.result()
+            # Not before: the writer clears away what a process that died left in the folder.
+            parts = crew.from_main(lambda: shares(jobs, preparer.placements, crew.size))
+            run.encode(jobs, parts[0], writer, load_encoder, vae_batch_size, num_threads, crew)
+    return crew.from_main(run.result)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What another process than the first has done."""
+
+    prepared: tuple[Prepared, ...]
+    encoded: frozenset[int]
+    shards: tuple[WrittenShard, ...]
+
+
+def _help(
+    preparer: Preparer,
+    crew: Crew,
+    load_encoder: Callable[[], MomentsEncoder],
+    vae_batch_size: int,
+    num_threads: int,
+) -> LatentCacheResult:
+    """Encode this process' share for the one that holds the store; return its result."""
+    parts: list[list[int]] = crew.from_main(_not_here)
+    if any(parts):
+        writer = helping_writer(preparer.store)
+        work = LatentWork(preparer, writer.add, told=crew)
+        try:
+            work.encode(parts[crew.rank], load_encoder, vae_batch_size, num_threads)
+        finally:
+            # What is finished is worth keeping: the next writer finds it.
+            writer.flush()
+        crew.to_main(
+            _Found(
+                prepared=tuple(work.prepared),
+                encoded=frozenset(work.encoded),
+                shards=tuple(writer.written),
+            )
+        )
+    result: LatentCacheResult = crew.from_main(_not_here)
+    return result
+
+
+def _not_here() -> Any:
+    raise AssertionError("only the first process makes it")
 
 
 def foreseen_bytes(
@@ -196,12 +231,14 @@ class _Pass:
     def encode(
         self,
         jobs: Sequence[int],
+        own: Sequence[int],
         writer: StoreWriter,
         load_encoder: Callable[[], MomentsEncoder],
         vae_batch_size: int,
         num_threads: int,
+        crew: Crew,
     ) -> None:
-        """Read, decode, encode and store; what cannot be used is noted."""
+        """Do this process' `own` part of the jobs and take in what the others did."""
         if not jobs:
             return
         placements = [self._placements[number] for number in jobs]
@@ -209,41 +246,23 @@ class _Pass:
         require_space(self._store.folder, num_bytes, "the cache of latents")
         started_s = time.monotonic()
         self._emit(StageStarted(stage=STAGE, total=len(jobs), unit="image"))
-        encoder = functools.cache(load_encoder)
-        ahead = num_threads * AHEAD_PER_THREAD + vae_batch_size
-        # Closed at once, so that after an error no thread goes on to decode what nobody wants.
-        with contextlib.closing(
-            work_ahead(self._preparer.prepare, jobs, num_threads=num_threads, ahead=ahead)
-        ) as prepared:
-            for picture, moments_Chw in encode_pictures(
-                self._pictures(prepared, writer),
-                lambda rgb_BHWC: encoder().submit(rgb_BHWC),
-                batch_size=vae_batch_size,
-            ):
-                values = values_of(moments_Chw, self._recipe.kind, picture.key)
-                if not fits(values, self._recipe.dtype):
-                    cause, fix = encoder().explain_not_finite()
-                    raise DataError(f"its latents are not finite: {cause}", str(picture.path), fix)
-                writer.add(picture.key, values, self._recipe.dtype)
-                self._encoded.add(picture.number)
+
+        def show(num_done: int) -> None:
+            done = num_done + crew.count(STAGE, 0)
+            self._emit(StageProgress(stage=STAGE, done=min(done, len(jobs))))
+
+        work = LatentWork(self._preparer, writer.add, note=self._note, show=show)
+        work.encode(own, load_encoder, vae_batch_size, num_threads)
+        self._encoded |= work.encoded
+        found: list[_Found | None] = crew.to_main(None)
+        for one in found:
+            if one is not None:
+                writer.take_in(one.shards)
+                self._encoded |= one.encoded
+                for prepared in one.prepared:
+                    self._note(prepared)
         duration_s = time.monotonic() - started_s
         self._emit(StageFinished(stage=STAGE, done=len(jobs), duration_s=duration_s))
-
-    def _pictures(self, prepared: Iterable[Prepared], writer: StoreWriter) -> Iterator[Picture]:
-        """Note what the threads found, and pass on each picture that has to be encoded once."""
-        taken: set[str] = set()
-        shown_s = time.monotonic()
-        for num_done, one in enumerate(prepared, start=1):
-            self._note(one)
-            for key, latents_Chw in one.old_latents:
-                writer.add(key, latents_Chw, self._recipe.dtype)
-            for picture in one.pictures:
-                if picture.key not in taken:
-                    taken.add(picture.key)
-                    yield picture
-            if time.monotonic() - shown_s >= PROGRESS_EVERY_S:
-                shown_s = time.monotonic()
-                self._emit(StageProgress(stage=STAGE, done=num_done))
 
     def _note(self, one: Prepared) -> None:
         self._keys[one.number] = one.keys

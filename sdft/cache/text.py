@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from sdft.cache.keys import TextRecipe
-from sdft.cache.latents import PROGRESS_EVERY_S
+from sdft.cache.latent_work import PROGRESS_EVERY_S
 from sdft.cache.posterior import fits
 from sdft.cache.shard import BYTES_OF, StoredDtype
 from sdft.cache.store import TensorStore

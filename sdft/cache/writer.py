@@ -34,6 +34,7 @@ from sdft.cache.shard import (
     read_shard,
     write_shard,
 )
+from sdft.cache.sharing import ShardWriter, WrittenShard
 from sdft.cache.store import TensorStore
 from sdft.events import Emit, Notice, ignore
 from sdft.files import PART_MARK, remove
@@ -135,6 +136,20 @@ class StoreWriter:
         self.flush()
         self._wait()
 
+    def take_in(self, shards: Sequence[WrittenShard]) -> None:
+        """Put whole shards that another process wrote for this store into its list."""
+        self._wait()
+        for shard in shards:
+            with named_sqlite_errors(self._store.manifest_path):
+                add_shard(
+                    self._manifest,
+                    name=shard.name,
+                    size_bytes=shard.size_bytes,
+                    mtime_ns=shard.mtime_ns,
+                    entries=shard.entries,
+                    replace=True,
+                )
+
     def drop(self, shard_ids: Sequence[int]) -> None:
         """Take shards, and what the manifest still has in them, out of the store."""
         names = [self._store.snapshot().shards[shard_id].name for shard_id in shard_ids]
@@ -224,6 +239,16 @@ class StoreWriter:
 
     def _warn(self, message: str) -> None:
         self._emit(Notice(severity="warning", topic=TOPIC, message=message))
+
+
+def helping_writer(store: TensorStore) -> ShardWriter:
+    """Return what writes shards for a store whose lock another process holds."""
+    return ShardWriter(
+        folder=store.shards_folder,
+        new_name=new_shard_name,
+        shard_bytes=SHARD_BYTES,
+        flush_after_s=FLUSH_AFTER_S,
+    )
 
 
 def shard_files(folder: Path) -> list[Path]:

@@ -50,10 +50,18 @@ def command(ctx: typer.Context) -> None:
         raise UserError(what="--delete goes with --prune", where="--delete")
     config = asked.load()
 
+    from sdft.cli.processes import run_here_or_apart
+    from sdft.events import ignore
     from sdft.jobs.cache_latents import run_cache_latents
+    from sdft.processes import own_place
     from sdft.views.console import console_view
     from sdft.views.fanout import Fanout
 
+    if run_here_or_apart(config, ctx, again=ctx.args, output=asked.output):
+        return
+    if not own_place().is_main:
+        run_cache_latents(config, emit=ignore)
+        return
     with console_view(quiet=asked.output.quiet) as console:
         result = run_cache_latents(
             config,

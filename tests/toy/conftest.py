@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from sdft.jobs.demo import prepare_demo
 from sdft.jobs.train import TrainResult, run_train
 from sdft.views.fanout import Fanout
 from sdft.views.record import RunRecorder
+from tests.toy.in_ranks import Ranks
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def latents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache that all runs share, as runs of one data set do."""
     return tmp_path_factory.mktemp("latents")
+
+
+@pytest.fixture(scope="session")
+def ranks_server() -> Iterator[Ranks]:
+    """Start what runs a command line in several processes."""
+    server = Ranks()
+    yield server
+    server.close()
 
 
 @dataclass

@@ -113,14 +113,16 @@ KILLS = {
 
 
 def count_encodings(file: str) -> None:
-    """Write down how many pictures each process encodes, filling included."""
+    """Write down which pictures a process encodes, those that fill a batch up included."""
+    from hashlib import blake2b
+
     from sdft.cache.encoders import VaeEncoder
 
     submit = VaeEncoder.submit
 
     def counted(self: Any, rgb_BHWC: Any) -> Any:
         with open(file, "a", encoding="ascii") as lines:
-            lines.write(f"{len(rgb_BHWC)}\n")
+            lines.writelines(blake2b(one.tobytes()).hexdigest() + "\n" for one in rgb_BHWC)
         return submit(self, rgb_BHWC)
 
     VaeEncoder.submit = counted

@@ -17,7 +17,7 @@ import torch
 
 import sdft
 from sdft.models.toy import save_toy_model
-from tests.toy.in_ranks import Ground, Ranks, draw_images, events, losses, steps, weights
+from tests.toy.in_ranks import Ground, draw_images, events, losses, steps, weights
 
 GRADIENTS_DIFFER_BY = 1e-5
 WEIGHTS_DIFFER_BY = 1e-4
@@ -26,13 +26,11 @@ SHAPES = {"1x4": (1, 4, 1), "2x2": (2, 2, 1), "4x1": (4, 1, 1), "1x1, 4 added up
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory):
+def ground(tmp_path_factory, ranks_server):
     folder = tmp_path_factory.mktemp("processes")
     save_toy_model(folder / "model", seed=0, family="sd1")
     draw_images(folder / "images")
-    server = Ranks()
-    yield Ground(folder, server)
-    server.close()
+    return Ground(folder, ranks_server)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ In: a Config, a PlannedDataset, a loaded VAE. Out: CachedLatents, and what reads
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from sdft.cache.digests import FileDigests
 from sdft.cache.encoders import VaeEncoder
 from sdft.cache.half_vae import HalfVaeEncoder
 from sdft.cache.keys import LatentKind, LatentRecipe
-from sdft.cache.latents import LatentKeys, LatentRules, cache_latents
+from sdft.cache.latents import LatentCacheResult, LatentKeys, LatentRules, cache_latents
 from sdft.cache.pipeline import num_cores
 from sdft.cache.shard import StoredDtype
 from sdft.cache.store import TensorStore
@@ -77,21 +78,7 @@ def cached_latents(
     emit: Emit,
     team: Team = ONLY_ONE,
 ) -> CachedLatents:
-    """Return what `_cached_latents` does, in every process; the main one does it."""
-    return team.from_main(
-        lambda: _cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit)
-    )
-
-
-def _cached_latents(
-    config: Config,
-    dataset: PlannedDataset,
-    bundle: ModelBundle,
-    *,
-    accelerator: Accelerator,
-    emit: Emit,
-) -> CachedLatents:
-    """Encode what the cache lacks and return where everything lies.
+    """Encode what the cache lacks, each process its share, and return where everything lies.
 
     The VAE is on the device only while it encodes. Images that change on every use, or all of them
     without `cache_latents`, are left to the training steps.
@@ -132,7 +119,9 @@ def _cached_latents(
         kind=kind,
         dtype=settings.cache_dtype,
     )
-    with FileDigests(folder / "digests.sqlite") as digests:
+    # One process remembers what was read.
+    remembered = FileDigests(folder / "digests.sqlite") if team.is_main else nullcontext()
+    with remembered as digests:
         result = cache_latents(
             BucketPlan(placements=kept),
             store=store,
@@ -142,13 +131,13 @@ def _cached_latents(
             load_encoder=lambda: vae_encoder(bundle, accelerator, dtype, emit),
             vae_batch_size=settings.vae_batch_size,
             emit=emit,
-            max_workers=settings.max_data_loader_n_workers or 1,
+            max_workers=max(1, settings.max_data_loader_n_workers // team.size),
             # One bad file among a few is no reason to stop; it is named either way.
             max_rejected=max(1, int(len(kept) * settings.max_rejected_share)),
             takes_npz=takes_npz,
+            crew=team,
         )
-    if len(result.rejected) == len(placements):
-        raise DataError(what=f"none of {len(placements)} images can be read")
+    team.from_main(lambda: _require_some(result, len(placements)))
     found = iter(result.keys)
     keys = result.keys
     if len(kept) < len(placements):
@@ -162,6 +151,11 @@ def _cached_latents(
         reused=result.reused,
         images=result.images,
     )
+
+
+def _require_some(result: LatentCacheResult, num_images: int) -> None:
+    if len(result.rejected) == num_images:
+        raise DataError(what=f"none of {num_images} images can be read")
 
 
 def latent_source(

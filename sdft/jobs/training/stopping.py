@@ -8,9 +8,11 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
+from sdft.errors import StoppedResumable
 from sdft.windows import told_of_closing
 
 INTERRUPTED = "interrupted"
@@ -84,3 +86,21 @@ class StopRequest:
 
     def _on_terminate(self, number: int, frame: FrameType | None) -> None:
         self.ask(TERMINATED)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """While the block runs, a signal to end raises where the work is, so that it puts away what is
+    finished.
+
+    Raises: StoppedResumable.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise StoppedResumable(what=f"stopped: {TERMINATED}", fix="the same command goes on")
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
