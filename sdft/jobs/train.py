@@ -25,19 +25,17 @@ from sdft.errors import (
     UserError,
 )
 from sdft.events import Emit, Notice, RunFinished, RunStarted, RunStopped, ignore
-from sdft.files import remove, unfinished_in, write_json, write_text
-from sdft.files import replace as rename
+from sdft.files import remove, write_json, write_text
 from sdft.jobs.environment import environment_facts
 from sdft.jobs.training.awake import kept_awake
 from sdft.jobs.training.choice import AUTO, Choice, choose
 from sdft.jobs.training.stopping import INTERRUPTED, NO_GAIN, StopRequest
 from sdft.processes import is_started_by_sdft, own_place
-from sdft.rundir import FINISHED, UNFINISHED, RunDir, RunLock, RunStatus, numbered
+from sdft.rundir import FINISHED, UNFINISHED, RunDir, RunLock, RunStatus
 
 if TYPE_CHECKING:
     from sdft.jobs.training.assembly import TrainingRun
     from sdft.jobs.training.team import Team
-    from sdft.train.state import SavedState
 
 DEFAULT_NAME = "last"
 
@@ -198,6 +196,7 @@ def _train_locked(
     recorder: Recorder,
     team: Team | None,
 ) -> TrainResult:
+    from sdft.jobs.training.leftovers import set_later_states_aside, sweep
     from sdft.jobs.training.resuming import events_of_state, resumed_state
 
     started_s = time.monotonic()
@@ -207,12 +206,12 @@ def _train_locked(
         kept_awake(not settings.allow_sleep),
         _Outcome(run, command, emit) as outcome,
     ):
-        _sweep(run, emit)
+        sweep(run, emit)
         state = resumed_state(choice.resume, emit)
         if state is None and choice.resume is not None:
             _require_no_finished_run(run)
         if state is not None and state.path == choice.resume:
-            _set_later_states_aside(run, state, emit)
+            set_later_states_aside(run, state, emit)
         recorder.open(run, state.events_bytes if state else 0)
         for event in events_of_state(state):
             emit(event)
@@ -284,36 +283,6 @@ class _Outcome:
         fix = f"go on from the last state with: {self._command} --resume auto" if resumable else ""
         reason = str(error) or INTERRUPTED
         self._emit(RunStopped(step=self.step, reason=reason, resumable=resumable, fix=fix))
-
-
-def _sweep(run: RunDir, emit: Emit) -> None:
-    """Remove what a process that died left unfinished; this one holds the run's lock."""
-    output_dir, name = run.path.parent, run.path.stem
-    beginnings = (f"{name}.", f"{name}-")
-    left = [*unfinished_in(run.path), *unfinished_in(run.states)]
-    left += [path for one in beginnings for path in unfinished_in(output_dir, one)]
-    for path in left:
-        remove(path)
-    if left:
-        names = ", ".join(path.name for path in left[:3])
-        message = f"{len(left)} unfinished files of a process that died are removed: {names}"
-        emit(Notice(severity="info", topic="unfinished", message=message))
-
-
-def _set_later_states_aside(run: RunDir, state: SavedState, emit: Emit) -> None:
-    """Rename the states after the one that was named: they belong to what is done anew now."""
-    from sdft.train.state import finished_states, step_of
-
-    if state.path.parent.resolve() != run.states.resolve():
-        return
-    for later in finished_states(run.states):
-        if step_of(later) > state.progress.step:
-            number = 1
-            while (aside := numbered(later, number)).exists():
-                number += 1
-            rename(later, aside)
-            message = f"{later.name} comes after the state that the run goes on from: {aside.name}"
-            emit(Notice(severity="info", topic="moved", message=message))
 
 
 def _require_no_finished_run(run: RunDir) -> None:
