@@ -20,6 +20,9 @@ import psutil
 from sdft.errors import DataError, EnvironmentFault, SdftError, UserError
 from sdft.files import whole_file
 
+LOOKUPS_AT_ONCE = 500
+"""SQLite takes at least 999 values in a statement."""
+
 WAIT_FOR_LOCK_S = 60.0
 """Transactions are short; only a disk that hangs makes another process wait longer."""
 
@@ -102,22 +105,41 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
+def path_keys(paths: Sequence[str]) -> list[bytes]:
+    """Return the primary keys of files. File names are bytes on Linux and need not be text."""
+    if not paths:
+        return []
+    whole = [
+        path if path[:1] == "/" or os.path.isabs(path) else os.path.abspath(path) for path in paths
+    ]
+    # All in one: no path holds a zero, and a call for each takes longer than looking it up.
+    return os.fsencode("\0".join(whole)).split(b"\0")
+
+
 def rows_by_path(
     connection: sqlite3.Connection, select: str, keys: Sequence[bytes]
-) -> dict[bytes, tuple[Any, ...]]:
-    """Return the rows whose first column, the table's primary key `path`, is one of some hundred.
+) -> list[tuple[Any, ...] | None]:
+    """Return for each key the row whose first column, the primary key `path`, is it, or None.
 
     Neighbours in a folder are neighbours in the table too: reading on from the first to the last
     takes a third of the time of looking each up, as long as few others lie between.
     """
+    if not keys:
+        return []
     most = 2 * len(keys)
     rows = connection.execute(
         f"{select} WHERE path BETWEEN ? AND ? LIMIT ?", (min(keys), max(keys), most + 1)
     ).fetchall()
     if len(rows) > most:
-        marks = ",".join("?" * len(keys))
-        rows = connection.execute(f"{select} WHERE path IN ({marks})", keys).fetchall()
-    return {row[0]: row for row in rows}
+        rows = []
+        for start in range(0, len(keys), LOOKUPS_AT_ONCE):
+            part = keys[start : start + LOOKUPS_AT_ONCE]
+            marks = ",".join("?" * len(part))
+            rows += connection.execute(f"{select} WHERE path IN ({marks})", part)
+    elif [row[0] for row in rows] == keys:
+        return rows
+    found = {row[0]: row for row in rows}
+    return [found.get(key) for key in keys]
 
 
 @contextlib.contextmanager

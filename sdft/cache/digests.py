@@ -20,6 +20,7 @@ from sdft.cache.database import (
     WAIT_FOR_LOCK_S,
     named_sqlite_errors,
     near,
+    path_keys,
     rows_by_path,
     transaction,
 )
@@ -35,8 +36,8 @@ TRIES = 3
 
 ROWS_AT_ONCE = 10_000
 
-LOOKUPS_AT_ONCE = 500
-"""SQLite takes at least 999 values in a statement."""
+FILES_AT_ONCE = 2000
+"""One question to the file; so many rows are held at a time."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS digests (
@@ -142,23 +143,25 @@ class FileDigests:
     ) -> list[str | None]:
         """Return the same for files whose states stand in columns."""
         digests: list[str | None] = []
-        for start in range(0, len(paths), LOOKUPS_AT_ONCE):
-            part = slice(start, start + LOOKUPS_AT_ONCE)
-            keys = [_path_key(path) for path in paths[part]]
+        for start in range(0, len(paths), FILES_AT_ONCE):
+            part = slice(start, start + FILES_AT_ONCE)
             with named_sqlite_errors(self.path):
-                rows = rows_by_path(self._connection, _SELECT, keys)
-            for key, size_bytes, mtime_ns in zip(
-                keys, sizes_bytes[part], mtimes_ns[part], strict=True
-            ):
-                row = rows.get(key)
-                fits = row is not None and row[1] == size_bytes and row[2] == mtime_ns
-                digests.append(row[3].hex() if row is not None and fits else None)
+                rows = rows_by_path(self._connection, _SELECT, path_keys(paths[part]))
+            digests += [
+                row[3].hex()
+                if row is not None and row[1] == size_bytes and row[2] == mtime_ns
+                else None
+                for row, size_bytes, mtime_ns in zip(
+                    rows, sizes_bytes[part], mtimes_ns[part], strict=True
+                )
+            ]
         return digests
 
     def remember(self, file: KnownFile) -> None:
         """Note a digest, unless the file is so young that it could change unseen."""
         if time.time_ns() - file.version.mtime_ns >= YOUNG_FOR_NS:
-            self._new[_path_key(file.version.path)] = file
+            (key,) = path_keys([os.fspath(file.version.path)])
+            self._new[key] = file
             if len(self._new) >= ROWS_AT_ONCE:
                 self.write()
 
@@ -186,9 +189,3 @@ class FileDigests:
         known = read_with_digest(path).known
         self.remember(known)
         return known.digest
-
-
-def _path_key(path: str | Path) -> bytes:
-    name = os.fspath(path)
-    # File names are bytes on Linux and need not be text.
-    return os.fsencode(name if name[:1] == "/" or os.path.isabs(name) else os.path.abspath(name))

@@ -7,7 +7,7 @@ Where a path, a file name or a run took part, a renamed image would be encoded a
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Literal
@@ -46,19 +46,38 @@ class LatentRecipe:
         interpolation: str | None,
     ) -> str:
         """Return the address of one image's latents, as hexadecimal digits."""
+        suffix = geometry(resized=resized, crop=crop, flip=flip, interpolation=interpolation)
+        return self.joined_keys([image_digest], [suffix]).hex()
+
+    def joined_keys(self, image_digests: Iterable[str], geometries: Iterable[str]) -> bytes:
+        """Return the addresses of many images' latents, KEY_BYTES each, one behind the other."""
         # A million of these are made at a start, so they are joined by hand. Only the last part
         # could hold the mark that stands between the parts.
-        left, top, right, bottom = crop
-        parts = (
+        common = (
             f"latents|{PREPROCESSING_VERSION}|{self.vae_digest}|{self.vae_dtype}|{self.kind}|"
-            f"{self.dtype}|{image_digest}|{resized[0]:d},{resized[1]:d}|"
-            f"{left:d},{top:d},{right:d},{bottom:d}|{flip:d}|{interpolation!r}"
+            f"{self.dtype}|"
         )
-        return blake2b(parts.encode("ascii"), digest_size=KEY_BYTES).hexdigest()
+        return b"".join(
+            [
+                blake2b(f"{common}{one}|{shape}".encode("ascii"), digest_size=KEY_BYTES).digest()
+                for one, shape in zip(image_digests, geometries, strict=True)
+            ]
+        )
 
     def npz_key(self, *, npz_digest: str, bucket: Size, flip: bool) -> str:
         """Return the address of latents that were taken over from an `.npz` of sd-scripts."""
         return digest_of("npz", self.dtype, npz_digest, bucket, bool(flip))
+
+
+def geometry(
+    *, resized: Sequence[int], crop: Sequence[int], flip: bool, interpolation: str | None
+) -> str:
+    """Return what is done with an image's pixels, as it stands in a key."""
+    left, top, right, bottom = crop
+    return (
+        f"{resized[0]:d},{resized[1]:d}|{left:d},{top:d},{right:d},{bottom:d}|{flip:d}|"
+        f"{interpolation!r}"
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

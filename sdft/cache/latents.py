@@ -13,16 +13,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sdft.cache.digests import FileDigests
 from sdft.cache.keys import LATENT_CHANNELS, PIXELS_PER_CELL, LatentRecipe
+from sdft.cache.latent_keys import KeyTable, LatentKeys
 from sdft.cache.latent_work import STAGE, LatentWork, MomentsEncoder
 from sdft.cache.pipeline import num_cores
 from sdft.cache.prepare import (
-    LatentKeys,
     LatentRules,
     Prepared,
     Preparer,
@@ -34,6 +35,7 @@ from sdft.cache.store import TensorStore
 from sdft.cache.writer import StoreWriter, helping_writer
 from sdft.collector import no_collections
 from sdft.dataset.records import BucketPlan, Item, Placement, Rejected
+from sdft.dataset.tables import PlacementTable
 from sdft.errors import DataError, Problem
 from sdft.events import (
     Emit,
@@ -47,6 +49,7 @@ from sdft.events import (
 from sdft.files import require_space
 
 __all__ = [
+    "KeyTable",
     "LatentCacheResult",
     "LatentKeys",
     "LatentRules",
@@ -67,7 +70,7 @@ class LatentCacheResult:
     """Images for which the VAE ran."""
     reused: int
     rejected: tuple[Rejected, ...]
-    keys: tuple[LatentKeys, ...]
+    keys: KeyTable
     """One for each placement of the plan, in its order."""
     cache: Path
 
@@ -200,7 +203,7 @@ class _Pass:
         self._digests = digests
         self._emit = emit
         self._max_rejected = max_rejected
-        self._keys: list[LatentKeys] = []
+        self._keys = KeyTable.empty(0)
         self._rejected: list[Rejected] = []
         self._encoded: set[int] = set()
 
@@ -211,22 +214,23 @@ class _Pass:
             encoded=len(self._encoded),
             reused=num_images - len(self._encoded) - len(self._rejected),
             rejected=tuple(self._rejected),
-            keys=tuple(self._keys),
+            keys=self._keys,
             cache=self._store.folder,
         )
 
     def find_missing(self) -> list[int]:
         """Return the numbers of the placements whose files have to be read, size by size."""
         self._keys = self._preparer.known_keys(self._digests)
-        present = [keys.present for keys in self._keys]
-        held = iter(self._store.has([key for keys in present for key in keys]).tolist())
-        missing = [
-            number
-            for number, keys in enumerate(present)
-            # A placement whose file was never read has no keys.
-            if not keys or not all(list(islice(held, len(keys))))
-        ]
-        return sorted(missing, key=lambda number: (self._placements[number].bucket, number))
+        plain, flipped = self._keys.plain, self._keys.flipped
+        # A placement whose file was never read has no keys.
+        complete_N = plain.present_N & self._store.holds(plain.keys_N16)
+        if flipped.present_N.any():
+            complete_N &= ~flipped.present_N | self._store.holds(flipped.keys_N16)
+        missing = np.flatnonzero(~complete_N)
+        # The last key sorts first.
+        widths, heights = PlacementTable.of(self._placements).buckets_N2[missing].T
+        ordered: list[int] = missing[np.lexsort((missing, heights, widths))].tolist()
+        return ordered
 
     def encode(
         self,
@@ -265,7 +269,7 @@ class _Pass:
         self._emit(StageFinished(stage=STAGE, done=len(jobs), duration_s=duration_s))
 
     def _note(self, one: Prepared) -> None:
-        self._keys[one.number] = one.keys
+        self._keys.put(one.number, one.keys)
         for file in one.files:
             self._digests.remember(file)
         for note in one.notes:

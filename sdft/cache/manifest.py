@@ -95,9 +95,14 @@ class Snapshot:
 
     def rows_of(self, keys: Sequence[str]) -> np.ndarray:
         """Return each key's row, or -1 for a key that is not there."""
-        if not len(keys):
+        joined = np.frombuffer(bytes.fromhex("".join(keys)), dtype=np.uint8)
+        return self.rows_of_bytes(joined.reshape(-1, KEY_BYTES))
+
+    def rows_of_bytes(self, keys_N16: np.ndarray) -> np.ndarray:
+        """Return the same for keys as rows of uint8."""
+        if not len(keys_N16):
             return np.empty(0, dtype=np.intp)
-        wanted = np.frombuffer(bytes.fromhex("".join(keys)), dtype=f"S{KEY_BYTES}")
+        wanted = np.ascontiguousarray(keys_N16).view(f"S{KEY_BYTES}").reshape(-1)
         if not len(self.keys):
             return np.full(len(wanted), -1, dtype=np.intp)
         rows = np.searchsorted(self.keys, wanted)

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from sdft.cache.digests import FileDigests, FileVersion, KnownFile, read_with_digest
-from sdft.cache.keys import LatentRecipe
+from sdft.cache.keys import LatentRecipe, geometry
+from sdft.cache.latent_keys import KeyTable, LatentKeys
 from sdft.cache.npz import npz_names, read_npz
 from sdft.cache.pipeline import Picture
 from sdft.cache.store import TensorStore
@@ -33,28 +34,7 @@ class LatentRules:
     """A forced way of resizing; None takes area when shrinking, else Lanczos."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LatentKeys:
-    """Where one placement's latents are stored; None where there are none.
-
-    There is no `flipped` without `plain`.
-    """
-
-    plain: str | None = None
-    flipped: str | None = None
-    live: bool = False
-    """Nothing is stored: they are made from the pixels on each use."""
-
-    @property
-    def usable(self) -> bool:
-        """Whether the image can be trained on; else it was rejected."""
-        return self.live or self.plain is not None
-
-    @property
-    def present(self) -> tuple[str, ...]:
-        if self.plain is None:
-            return ()
-        return (self.plain,) if self.flipped is None else (self.plain, self.flipped)
+_NO_KEYS = LatentKeys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -63,7 +43,7 @@ class Prepared:
 
     number: int
     """Of the placement in the plan."""
-    keys: LatentKeys = LatentKeys()
+    keys: LatentKeys = _NO_KEYS
     pictures: tuple[Picture, ...] = ()
     """What has to be encoded."""
     old_latents: tuple[tuple[str, np.ndarray], ...] = ()
@@ -90,7 +70,7 @@ class Preparer:
     def rules_of(self, number: int) -> LatentRules:
         return rules_of(self.placements[number], self.rules)
 
-    def known_keys(self, digests: FileDigests) -> list[LatentKeys]:
+    def known_keys(self, digests: FileDigests) -> KeyTable:
         """Return each placement's keys as far as they follow from remembered digests."""
         # Column by column: records of a million placements take longer than all the rest.
         table = PlacementTable.of(self.placements)
@@ -100,20 +80,22 @@ class Preparer:
             items.file_bytes_N[numbers].tolist(),
             items.mtimes_ns_N[numbers].tolist(),
         )
-        geometry = (
-            zip(*table.resized_N2.T.tolist(), strict=True),
-            zip(*table.crops_N4.T.tolist(), strict=True),
-            zip(*table.item_places.T.tolist(), strict=True),
-        )
-        known = [
-            self._keys(digest, resized, crop, self.rules.get(place, _DEFAULT_RULES))
-            if digest is not None
-            else LatentKeys()
-            for digest, resized, crop, place in zip(found, *geometry, strict=True)
-        ]
-        if not self.takes_npz:
-            return known
-        return [self._known_npz_keys(number, digests) or one for number, one in enumerate(known)]
+        keys = KeyTable.empty(len(table))
+        is_known_N = np.array([digest is not None for digest in found], dtype=bool)
+        places_N2 = table.item_places
+        for place in table.distinct_places:
+            rows_M = np.flatnonzero(is_known_N & (places_N2 == place).all(axis=1))
+            image_digests = [digest for row in rows_M.tolist() if (digest := found[row])]
+            rules = self.rules.get(place, _DEFAULT_RULES)
+            for column, flip in ((keys.plain, False), (keys.flipped, True))[: 1 + rules.flip]:
+                shapes = _geometries(table, rows_M, flip=flip, interpolation=rules.interpolation)
+                column.put_joined(rows_M, self.recipe.joined_keys(image_digests, shapes))
+        if self.takes_npz:
+            for number in range(len(table)):
+                old = self._known_npz_keys(number, digests)
+                if old is not None:
+                    keys.put(number, old)
+        return keys
 
     def prepare(self, number: int) -> Prepared:
         """Read one placement's files; never raises for what is wrong with them."""
@@ -240,6 +222,25 @@ class Preparer:
 
     def _flips(self, number: int) -> tuple[bool, ...]:
         return (False, True) if self.rules_of(number).flip else (False,)
+
+
+def _geometries(
+    table: PlacementTable, rows_M: np.ndarray, *, flip: bool, interpolation: str | None
+) -> list[str]:
+    """Return what is done with the pixels of some placements, as it stands in their keys."""
+    numbers = zip(
+        *table.resized_N2[rows_M].T.tolist(), *table.crops_N4[rows_M].T.tolist(), strict=True
+    )
+    made: dict[tuple[int, ...], str] = {}
+    shapes = []
+    for one in numbers:
+        shape = made.get(one)
+        if shape is None:
+            shape = made[one] = geometry(
+                resized=one[:2], crop=one[2:], flip=flip, interpolation=interpolation
+            )
+        shapes.append(shape)
+    return shapes
 
 
 def version_of(item: Item) -> FileVersion:

@@ -69,6 +69,10 @@ class TensorStore:
         """Return, for each key, whether the store holds it. Shape: [len(keys)] bool."""
         return self.snapshot().rows_of(keys) >= 0
 
+    def holds(self, keys_N16: np.ndarray) -> np.ndarray:
+        """Return the same for keys as rows of uint8. Shape: [N] bool."""
+        return self.snapshot().rows_of_bytes(keys_N16) >= 0
+
     def read(self, key: str) -> np.ndarray:
         """Return one tensor as float16 or float32 (bfloat16 comes as float32), a copy.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sdft.dataset.candidates import Candidates
 from sdft.dataset.captions import caption_stems
 from sdft.dataset.listing import Folder, Listing, extension_of, list_folder
 from sdft.dataset.matching import Matches, match_keys
@@ -24,24 +25,13 @@ NUM_EXAMPLES = 3
 
 
 @dataclass(slots=True)
-class Candidate:
-    """An image file that is not opened yet."""
-
-    key: str
-    path: str
-    caption: str | None
-    """Known already (from metadata), or None."""
-    caption_file: str | None
-
-
-@dataclass(slots=True)
 class Gathered:
     """What one subset has."""
 
     spec: SubsetSpec
     dataset: int
     subset: int
-    candidates: list[Candidate] = field(default_factory=list)
+    candidates: Candidates = field(default_factory=Candidates)
     rejected: list[Rejected] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notices: list[Problem] = field(default_factory=list)
@@ -58,7 +48,7 @@ class Gathered:
 
     def forget(self) -> None:
         """Let go of the names; of a million files they are as large as what was read of them."""
-        self.candidates.clear()
+        self.candidates = Candidates()
         self.finders.clear()
 
 
@@ -77,7 +67,7 @@ def gather(spec: SubsetSpec, dataset: int, subset: int) -> Gathered:
         _from_metadata(gathered, spec.metadata_file, listing)
     else:
         _from_folder(gathered, listing)
-    gathered.candidates.sort(key=lambda candidate: candidate.key)
+    gathered.candidates.sort()
     return gathered
 
 
@@ -102,20 +92,16 @@ def _from_folder(gathered: Gathered, listing: Listing) -> None:
         gathered.problems.append(_no_images(listing))
         return
     extension = with_dot(gathered.spec.caption_extension)
+    candidates = gathered.candidates
     for folder in listing.folders:
         finder = _CaptionFinder(folder)
         # Texts: a million Paths would take seconds to make.
         place = os.path.join(folder.path, "")
-        for name in folder.images:
-            caption_name = finder.find(name, extension)
-            gathered.candidates.append(
-                Candidate(
-                    key=folder.prefix + name,
-                    path=place + name,
-                    caption=None,
-                    caption_file=place + caption_name if caption_name else None,
-                )
-            )
+        caption_names = finder.find_all(extension)
+        candidates.keys += [folder.prefix + name for name in folder.images]
+        candidates.paths += [place + name for name in folder.images]
+        candidates.caption_names += caption_names
+        candidates.caption_files += [name and place + name for name in caption_names]
         gathered.finders.append(finder)
 
 
@@ -127,15 +113,25 @@ class _CaptionFinder:
         self._names = frozenset(folder.others)
         self._by_form: dict[str, str] | None = None
 
-    def find(self, image_name: str, extension: str) -> str | None:
-        # An image's name has an extension.
+    def find_all(self, extension: str) -> list[str]:
+        """Return the caption file of each image; empty where there is none."""
+        # Nearly always the first name that is tried is there. An image's name has an extension.
+        names = [name[: name.rindex(".")] + extension for name in self._folder.images]
+        if self._names.issuperset(names):
+            return names
+        return [
+            name if name in self._names else self._find(image_name, extension)
+            for name, image_name in zip(names, self._folder.images, strict=True)
+        ]
+
+    def _find(self, image_name: str, extension: str) -> str:
         for stem in caption_stems(image_name[: image_name.rindex(".")]):
             name = stem + extension
             if name in self._names:
                 return name
             if not name.isascii() and (other := self._in_other_form(name)):
                 return other
-        return None
+        return ""
 
     def kinds(self) -> Counter[str]:
         stems = {
@@ -164,8 +160,14 @@ def _from_metadata(gathered: Gathered, metadata_file: Path, listing: Listing) ->
         gathered.problems.append(Problem(f"the metadata file cannot be read ({reason})", where))
         return
     matches = match_keys(metadata.captions, listing, metadata_file)
-    for key, (item_key, path) in matches.found.items():
-        gathered.candidates.append(Candidate(item_key, str(path), metadata.captions[key], None))
+    none = [""] * len(matches.found)
+    gathered.candidates = Candidates(
+        keys=[item_key for item_key, _ in matches.found.values()],
+        paths=[str(path) for _, path in matches.found.values()],
+        caption_names=none,
+        caption_files=list(none),
+        captions=[metadata.captions[key] for key in matches.found],
+    )
     for key, names in matches.ambiguous.items():
         reason = f'the metadata key "{key}" fits {examples(names)}; give keys with their extension'
         gathered.rejected += [_ambiguous(gathered, listing.root / name, reason) for name in names]

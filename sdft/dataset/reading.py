@@ -10,15 +10,24 @@ import stat
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import eq
 from pathlib import Path
 
 import numpy as np
 
 from sdft.dataset import headers
+from sdft.dataset.candidates import Candidate, Candidates
 from sdft.dataset.captions import raw_caption
-from sdft.dataset.gathering import Candidate, Gathered
+from sdft.dataset.gathering import Gathered
 from sdft.dataset.records import Size
-from sdft.dataset.remembered import Remembered, is_same_file, is_settled
+from sdft.dataset.remembered import (
+    NUM_COMPARED,
+    NUMBERS,
+    Remembered,
+    RememberedTable,
+    is_same_file,
+    is_settled,
+)
 from sdft.dataset.tables import ItemTable
 from sdft.errors import DataError
 
@@ -40,34 +49,56 @@ class Reading:
     """What is worth remembering and was not known."""
 
 
+@dataclass(slots=True)
+class PartRead:
+    """What came of some candidates: most are as they were remembered, the others were read."""
+
+    part: Candidates
+    known: RememberedTable
+    readings: dict[int, Reading]
+    """Of the candidates that are not as they were remembered, by their numbers in the part."""
+
+
 class Columns:
-    """Readings as they come, column by column."""
+    """What was read, as it comes, column by column."""
 
     def __init__(self) -> None:
         self.keys: list[str] = []
         self._paths: list[str] = []
         self._captions: list[str] = []
-        self._numbers = array("q")
+        self._numbers: list[np.ndarray] = []
 
-    def add(self, reading: Reading, subset: Gathered) -> None:
-        """Add a usable reading."""
-        self.keys.append(reading.candidate.key)
-        self._paths.append(reading.candidate.path)
-        self._captions.append(reading.caption or subset.spec.class_tokens or "")
-        self._numbers.extend(
-            (
-                *reading.size,
-                subset.dataset,
-                subset.subset,
-                subset.spec.num_repeats,
-                reading.file_bytes,
-                reading.mtime_ns,
-            )
-        )
+    def add(self, read: PartRead, subset: Gathered) -> AddedPart:
+        """Add what is usable, and return what was added."""
+        part, numbers_N8 = read.part, read.known.numbers_N8
+        captions = list(read.known.captions if part.captions is None else part.captions)
+        if read.readings:
+            numbers_N8 = numbers_N8.copy()
+            for row, reading in read.readings.items():
+                numbers_N8[row, _READ_COLUMNS] = (
+                    *reading.size,
+                    reading.file_bytes,
+                    reading.mtime_ns,
+                    reading.unread_lines,
+                )
+                captions[row] = reading.caption
+        keys, paths = part.keys, part.paths
+        broken = {row for row, reading in read.readings.items() if reading.problem}
+        if broken:
+            used = [row for row in range(len(part)) if row not in broken]
+            numbers_N8 = numbers_N8[used]
+            keys, paths, captions = ([one[row] for row in used] for one in (keys, paths, captions))
+        self._numbers.append(_numbers_of_items(numbers_N8, subset))
+        self.keys += keys
+        self._paths += paths
+        instead = subset.spec.class_tokens
+        self._captions += [one or instead for one in captions] if instead else captions
+        return AddedPart(keys=keys, captions=captions, unread_lines_N=numbers_N8[:, _UNREAD])
 
     def table(self) -> ItemTable:
         """Return all of them."""
-        numbers_N7 = np.array(self._numbers, dtype=np.int64).reshape(-1, 7)
+        none = np.empty((0, 7), dtype=np.int64)
+        numbers_N7 = np.concatenate([none, *self._numbers])
         return ItemTable(
             keys=self.keys,
             paths=self._paths,
@@ -80,15 +111,92 @@ class Columns:
         )
 
 
-def read_part(
-    subset: Gathered, candidates: Sequence[Candidate], known: Sequence[Remembered | None]
-) -> list[Reading]:
-    """Return what came of each candidate. Whatever is wrong with one becomes a reason in words."""
-    all_lines = subset.spec.words.enable_wildcard
-    return [
-        _read(candidate, entry, all_lines)
-        for candidate, entry in zip(candidates, known, strict=True)
-    ]
+@dataclass(slots=True)
+class AddedPart:
+    """Some usable images, in columns."""
+
+    keys: list[str]
+    captions: list[str]
+    """As read, before `class_tokens` stand in for what is missing."""
+    unread_lines_N: np.ndarray
+
+
+_SIZE = [NUMBERS.index("width"), NUMBERS.index("height")]
+_STATE = [NUMBERS.index("file_bytes"), NUMBERS.index("mtime_ns")]
+_UNREAD = NUMBERS.index("unread_lines")
+_ALL_LINES = NUMBERS.index("all_lines")
+_READ_COLUMNS = [*_SIZE, *_STATE, _UNREAD]
+
+
+def _numbers_of_items(numbers_N8: np.ndarray, subset: Gathered) -> np.ndarray:
+    """Return size, dataset, subset, repeats, bytes and time of each. Shape: [N, 7] int64."""
+    items_N7 = np.empty((len(numbers_N8), 7), dtype=np.int64)
+    items_N7[:, :2] = numbers_N8[:, _SIZE]
+    items_N7[:, 2:5] = (subset.dataset, subset.subset, subset.spec.num_repeats)
+    items_N7[:, 5:] = numbers_N8[:, _STATE]
+    return items_N7
+
+
+def as_remembered(part: Candidates, known: RememberedTable, *, all_lines: bool) -> np.ndarray:
+    """Return whether each image and its caption file are as they were remembered.
+
+    Asks the disk for size and time of every known file. Shape: [N] bool.
+    """
+    same_N = known.known_N.copy()
+    if not same_N.any():
+        return same_N
+    names = part.caption_names
+    if names != known.caption_files:
+        same_N &= np.fromiter(map(eq, names, known.caption_files), bool, len(part))
+    has_caption_N = np.fromiter(map(bool, names), bool, len(part))
+    same_N &= ~has_caption_N | (known.numbers_N8[:, _ALL_LINES] == all_lines)
+    rows = np.flatnonzero(same_N)
+    paths, caption_files = part.paths, part.caption_files
+    if len(rows) < len(part):
+        paths = [paths[row] for row in rows.tolist()]
+        caption_files = [caption_files[row] for row in rows.tolist()]
+    same_N[rows] = (_states(paths, caption_files) == known.numbers_N8[rows, :NUM_COMPARED]).all(1)
+    return same_N
+
+
+def _states(paths: Sequence[str], caption_files: Sequence[str]) -> np.ndarray:
+    """Return size and time of each image and of its caption file, 0 where it has none.
+
+    An image that cannot be asked for has sizes below 0. Shape: [N, 4] int64.
+    """
+    states = array("q")
+    # Plain and flat: of all that a second start does, this takes longest.
+    add, ask = states.extend, os.stat
+    for path, caption_file in zip(paths, caption_files, strict=True):
+        try:
+            image = ask(path)
+            if caption_file:
+                words = ask(caption_file)
+                add((image.st_size, image.st_mtime_ns, words.st_size, words.st_mtime_ns))
+            else:
+                add((image.st_size, image.st_mtime_ns, 0, 0))
+        except OSError:
+            add(_GONE)
+    return np.array(states, dtype=np.int64).reshape(-1, NUM_COMPARED)
+
+
+_GONE = (-1, -1, -1, -1)
+
+
+def read_rows(
+    part: Candidates, known: RememberedTable, rows: Sequence[int], *, all_lines: bool
+) -> dict[int, Reading]:
+    """Return what came of some candidates, by their numbers in the part.
+
+    Whatever is wrong with one becomes a reason in words.
+    """
+    return {row: _read(part.row(row), known.row(row), all_lines) for row in rows}
+
+
+def read_part(part: Candidates, known: RememberedTable, *, all_lines: bool) -> PartRead:
+    """Return what came of all candidates of a part."""
+    rows = np.flatnonzero(~as_remembered(part, known, all_lines=all_lines)).tolist()
+    return PartRead(part, known, read_rows(part, known, rows, all_lines=all_lines))
 
 
 def _read(candidate: Candidate, known: Remembered | None, all_lines: bool) -> Reading:

@@ -21,7 +21,7 @@ from sdft.dataset.records import Item, Placement, Size
 Record = TypeVar("Record")
 
 
-class _Rows(Sequence[Record]):
+class Rows(Sequence[Record]):
     """A sequence whose records are made by `row`."""
 
     __slots__ = ()
@@ -60,7 +60,7 @@ class _Rows(Sequence[Record]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class ItemTable(_Rows[Item]):
+class ItemTable(Rows[Item]):
     """Items in columns; one entry of each column is one item."""
 
     keys: list[str]
@@ -109,7 +109,7 @@ class ItemTable(_Rows[Item]):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
-class PlacementTable(_Rows[Placement]):
+class PlacementTable(Rows[Placement]):
     """Placements in columns, each with the number of its item."""
 
     items: ItemTable
@@ -163,6 +163,13 @@ class PlacementTable(_Rows[Placement]):
         """Return the dataset and subset of each row."""
         places_N2: np.ndarray = self.items.places_N2[self.numbers_N]
         return places_N2
+
+    @property
+    def distinct_places(self) -> list[tuple[int, int]]:
+        """Return each dataset and subset once, sorted."""
+        datasets_N, subsets_N = self.item_places.T
+        base = int(subsets_N.max(initial=0)) + 1
+        return [divmod(code, base) for code in np.unique(datasets_N * base + subsets_N).tolist()]
 
     def texts(self, column: list[str]) -> list[str]:
         """Return a column of the items (`items.keys`, ...) in this table's rows."""

@@ -12,7 +12,8 @@ from hashlib import blake2b
 
 import numpy as np
 
-from sdft.cache.latents import LatentKeys
+from sdft.cache.latent_keys import KeyColumn, KeyTable, LatentKeys
+from sdft.cache.shard import KEY_BYTES
 from sdft.dataset.augment import PictureJob, PictureRules
 from sdft.dataset.records import Placement, WordRules
 from sdft.dataset.tables import PlacementTable
@@ -39,7 +40,7 @@ class TrainingItems(Sequence[TrainingItem]):
     def __init__(
         self,
         table: PlacementTable,
-        keys: Sequence[LatentKeys],
+        keys: KeyTable,
         masks: Sequence[str | None],
         rules: Mapping[Place, SubsetRules],
     ) -> None:
@@ -108,27 +109,28 @@ def training_data(
     dataset; `masks` has a key for each placement, or none.
     """
     table = PlacementTable.of(placements)
-    assert len(table) == len(keys) == len(masks), "each placement has its keys and its mask"
-    if not all(one.usable for one in keys):
-        used = [number for number, one in enumerate(keys) if one.usable]
+    key_table = KeyTable.of(keys)
+    assert len(table) == len(key_table) == len(masks), "each placement has its keys and its mask"
+    if not key_table.usable.all():
+        used = np.flatnonzero(key_table.usable).tolist()
         table = table.take(used)
-        keys = [keys[number] for number in used]
+        key_table = key_table.take(used)
         masks = [masks[number] for number in used]
     rules = {
         place: SubsetRules(words=words[place], picture=pictures[place], loss_weight=weight)
         for place, weight in loss_weights.items()
     }
     return TrainingData(
-        items=TrainingItems(table, keys, masks, rules),
+        items=TrainingItems(table, key_table, masks, rules),
         groups=groups_of(table),
         batch_size=tuple(batch_size),
-        digest=_digest(table, keys, masks, rules),
+        digest=_digest(table, key_table, masks, rules),
     )
 
 
 def _digest(
     table: PlacementTable,
-    keys: Sequence[LatentKeys],
+    keys: KeyTable,
     masks: Sequence[str | None],
     rules: Mapping[Place, SubsetRules],
 ) -> str:
@@ -138,10 +140,9 @@ def _digest(
     what is done with its pixels.
     """
     items, numbers = table.items, table.numbers_N
-    live_N = np.array([one.live for one in keys], dtype=bool)
-    seen = {(int(dataset), int(subset)) for dataset, subset in np.unique(table.item_places, axis=0)}
+    live_N = keys.live_N
     digest = blake2b(digest_size=16)
-    for place in sorted(seen):
+    for place in table.distinct_places:
         one = rules[place]
         shown = one.picture if live_N.any() else None
         digest.update(repr((place, one.words, one.loss_weight, shown)).encode("utf-8"))
@@ -149,15 +150,14 @@ def _digest(
     columns += [items.sizes_N2[numbers][live_N], items.file_bytes_N[numbers][live_N]]
     for column in columns:
         digest.update(np.ascontiguousarray(column, dtype=np.int64).tobytes())
-    for texts in (
-        table.texts(items.keys),
-        table.texts(items.captions),
-        [one.plain or "" for one in keys],
-        [one.flipped or "" for one in keys],
-        [mask or "" for mask in masks],
+    for part in (
+        *_packed(table.texts(items.keys)),
+        *_packed(table.texts(items.captions)),
+        *_packed_keys(keys.plain),
+        *_packed_keys(keys.flipped),
+        *_packed([mask or "" for mask in masks]),
     ):
-        for part in _packed(texts):
-            digest.update(part)
+        digest.update(part)
     return digest.hexdigest()
 
 
@@ -165,3 +165,9 @@ def _packed(texts: Sequence[str]) -> Iterable[bytes]:
     """Give bytes that differ wherever two lists of texts differ."""
     yield np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)).tobytes()
     yield "".join(texts).encode("utf-8", "surrogatepass")
+
+
+def _packed_keys(column: KeyColumn) -> Iterable[bytes]:
+    """Give the same bytes for keys, an empty text standing for one that is not present."""
+    yield (column.present_N * np.int64(2 * KEY_BYTES)).tobytes()
+    yield column.joined().encode("ascii")

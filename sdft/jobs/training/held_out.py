@@ -13,7 +13,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from sdft.cache.latents import LatentKeys
+from sdft.cache.latent_keys import KeyTable, LatentKeys
 from sdft.cache.looks import looks_of
 from sdft.config.dataset import SubsetSettings
 from sdft.config.load import Config
@@ -52,7 +52,7 @@ class Chosen:
         order = sorted(numbers)
         return Chosen(
             placements=PlacementTable.of(self.placements).take(order),
-            keys=tuple(self.keys[number] for number in order),
+            keys=KeyTable.of(self.keys).take(order),
             masks=tuple(self.masks[number] for number in order),
         )
 
@@ -157,7 +157,7 @@ def measured_data(chosen: Chosen, config: Config) -> TrainingData:
     """Return images as they are measured: not mirrored, their captions as they stand."""
     return training_data(
         chosen.placements,
-        [replace(latents, flipped=None) for latents in chosen.keys],
+        KeyTable.of(chosen.keys).without_flipped(),
         words=plain_words(config),
         pictures=plain_pictures(config),
         loss_weights=loss_weights(config.datasets, prior_loss_weight=1.0),

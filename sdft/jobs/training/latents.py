@@ -18,7 +18,7 @@ from sdft.cache.digests import FileDigests
 from sdft.cache.encoders import VaeEncoder
 from sdft.cache.half_vae import HalfVaeEncoder
 from sdft.cache.keys import LatentKind, LatentRecipe
-from sdft.cache.latents import LatentCacheResult, LatentKeys, LatentRules, cache_latents
+from sdft.cache.latents import KeyTable, LatentCacheResult, LatentRules, cache_latents
 from sdft.cache.pipeline import num_cores
 from sdft.cache.shard import StoredDtype
 from sdft.cache.store import TensorStore
@@ -54,7 +54,7 @@ class CachedLatents:
     """Where the latents of a plan lie."""
 
     store: TensorStore
-    keys: tuple[LatentKeys, ...]
+    keys: KeyTable
     """One for each placement, in the plan's order; live where nothing is stored."""
     rejected: tuple[Rejected, ...]
     """Images whose pixels could not be read."""
@@ -92,12 +92,16 @@ def cached_latents(
     kind: LatentKind = "moments" if settings.cache_moments else settings.latent_kind
     live = live_subsets(config)
     placements = PlacementTable.of(dataset.plan.placements)
-    is_live = [(place[0], place[1]) in live for place in placements.item_places.tolist()]
-    kept = placements.take([number for number, leave in enumerate(is_live) if not leave])
+    kept_numbers = [
+        number
+        for number, (dataset_number, subset) in enumerate(placements.item_places.tolist())
+        if (dataset_number, subset) not in live
+    ]
+    kept = placements.take(kept_numbers)
     if not len(kept):
         return CachedLatents(
             store=store,
-            keys=(LatentKeys(live=True),) * len(placements),
+            keys=KeyTable.empty(len(placements), live=True),
             rejected=(),
             kind=kind,
             encoded=0,
@@ -138,10 +142,9 @@ def cached_latents(
             crew=team,
         )
     team.from_main(lambda: _require_some(result, len(placements)))
-    found = iter(result.keys)
     keys = result.keys
     if len(kept) < len(placements):
-        keys = tuple(LatentKeys(live=True) if leave else next(found) for leave in is_live)
+        keys = keys.spread(kept_numbers, len(placements))
     return CachedLatents(
         store=store,
         keys=keys,
@@ -166,7 +169,7 @@ def latent_source(
     emit: Emit,
 ) -> LatentSource:
     """Return what gives a run its latents. The VAE stays on the device where it needs pixels."""
-    is_live = any(keys.live for keys in latents.keys)
+    is_live = bool(latents.keys.live_N.any())
     cores = max(1, num_cores() // accelerator.num_processes)
     dtype = vae_dtype(settings, accelerator)
     return LatentSource(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sdft.cache.image_memory import FILE_NAME, image_memory
-from sdft.dataset import headers, reading
+from sdft.dataset import headers, index, reading
 from sdft.dataset.index import build_index
 from sdft.dataset.records import SubsetSpec, WordRules
 from sdft.events import Notice
@@ -174,3 +174,61 @@ def test_metadata_captions_come_with_remembered_headers(images, tmp_path, opened
     metadata.write_text('{"a.png": {"caption": "z"}}', "utf-8")
     (item,) = index_with_memory(images, cache, metadata_file=metadata).items
     assert item == replace(item, caption="z")
+
+
+@pytest.fixture(params=["a disk that answers at once", "a disk that lets wait"])
+def many(request, tmp_path, monkeypatch):
+    """A folder of several parts, of which each is opened by several tasks."""
+    monkeypatch.setattr(index, "_IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr(index, "_OPENED_AT_ONCE", 2)
+    if "wait" in request.param:
+        monkeypatch.setattr(index, "_AT_ONCE_S", -1.0)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    captioned(folder, *(f"{number:02d}.png" for number in range(40)))
+    for number in range(0, 40, 5):
+        (folder / f"{number:02d}.caption").unlink()
+    make_old(folder)
+    return folder
+
+
+def test_changes_here_and_there_come_to_what_an_index_without_memory_sees(many, tmp_path, opened):
+    cache = tmp_path / "cache"
+    index_with_memory(many, cache)
+    opened.take()
+    picture(many / "03.png", (50, 70))
+    (many / "09.png").unlink()
+    (many / "10.caption").write_text("new words", "utf-8")
+    (many / "11.caption").write_text("other words\nand more", "utf-8")
+    (many / "12.caption").unlink()
+    (many / "13.png").write_bytes(b"no picture any more")
+    (many / "14.caption").write_bytes(b"\xff\xfe\xfd")
+    captioned(many, "33a.png")
+    picture(many / "39.png", (64, 48)).touch()
+    events = []
+    second = index_with_memory(many, cache, events)
+    # Two headers are new, two are of files that were written again, and one is none.
+    assert opened.take()[0] == 4
+    plain = build_index([[SubsetSpec(image_dir=many)]], emit=lambda event: None)
+    assert second == plain
+    assert [entry.path.name for entry in second.rejected] == ["13.png", "14.png"]
+    assert len(second.items) == 38
+    assert any("several lines" in notice.what for notice in second.notices)
+
+
+def test_the_two_ways_of_asking_a_disk_open_the_same(many, tmp_path, opened):
+    first = index_with_memory(many, tmp_path / "cache")
+    assert opened.take() == (40, 32)
+    assert index_with_memory(many, tmp_path / "cache") == first
+    assert opened.take() == (0, 0)
+
+
+def test_what_an_older_version_kept_is_dropped_and_read_again(images, tmp_path, opened):
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    with sqlite3.connect(cache / FILE_NAME) as connection:
+        connection.execute("CREATE TABLE images (path BLOB PRIMARY KEY, width INTEGER)")
+    connection.close()
+    for expected in ((3, 3), (0, 0)):
+        assert len(index_with_memory(images, cache).items) == 3
+        assert opened.take() == expected
