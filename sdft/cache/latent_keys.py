@@ -71,6 +71,14 @@ class KeyColumn:
         rows = np.asarray(numbers, dtype=np.intp)
         return KeyColumn(keys_N16=self.keys_N16[rows], present_N=self.present_N[rows])
 
+    def texts(self) -> list[str | None]:
+        """Return every key as hexadecimal digits, or None."""
+        digits, num = self.keys_N16.tobytes().hex(), 2 * KEY_BYTES
+        return [
+            digits[num * number : num * (number + 1)] if present else None
+            for number, present in enumerate(self.present_N.tolist())
+        ]
+
     def joined(self) -> str:
         """Return the hexadecimal digits of the keys that are present, one behind the other."""
         keys_M16: np.ndarray = self.keys_N16[self.present_N]

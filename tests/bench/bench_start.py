@@ -36,6 +36,7 @@ from sdft.formats.caption_reader import CaptionReader
 from sdft.formats.clip_tokens import ClipTokenizer
 from sdft.jobs.sources import cache_folder, loss_weights, picture_rules, plan_dataset, word_rules
 from sdft.jobs.training.data import training_data
+from sdft.jobs.training.item_record import write_items
 from sdft.train.batch import BatchMaker
 from sdft.train.latents import LatentSource
 from sdft.train.noise import NoiseRecipe
@@ -43,8 +44,8 @@ from sdft.train.sampler import Order
 
 RECIPE = LatentRecipe(vae_digest="vae", vae_dtype="fp32", kind="sample", dtype="fp16")
 BATCH_SIZE = 4
-NAMES_OF_A_FILE = 20_000
-"""ext4 gives one file no more than 65,000."""
+NAMES_OF_A_FILE = 100
+"""So that sizes vary as those of collected pictures do; many are equal there too."""
 
 DATASET = """
 [general]
@@ -141,6 +142,8 @@ def start_again(folder: Path) -> None:
         masks=(None,) * len(placements),
     )
     clock.lap("items and groups")
+    write_items(folder / "items", data)
+    clock.lap("record of the items")
     order = Order(groups=data.groups, effective_batch=planned.batch_sizes, seed=1)
     step = next(iter(order.epoch(1)))
     clock.lap("order of the epoch")

@@ -16,6 +16,9 @@ from sdft.errors import DataError
 from sdft.files import write_bytes
 from sdft.jobs.training.data import TrainingData
 
+quoted = json.encoder.encode_basestring_ascii
+"""A text as JSON, in ASCII."""
+
 NUM_NAMED = 3
 MAX_RECORD_BYTES = 1 << 30
 """Unpacked; some five million items."""
@@ -29,7 +32,11 @@ def write_items(folder: Path, data: TrainingData) -> None:
     path = _path(folder, data.digest)
     if path.exists():
         return
-    lines = (json.dumps([name, *facts]) for name, facts in items_of(data).items())
+    # What json.dumps gives for such a list, without its price for each of a million.
+    lines = [
+        f'[{quoted(name)}, "{words}", "{pixels}", {repeats}]'
+        for name, (words, pixels, repeats) in items_of(data).items()
+    ]
     packed = gzip.compress("\n".join(lines).encode("ascii"), compresslevel=1, mtime=0)
     write_bytes(path, packed)
 
@@ -37,9 +44,12 @@ def write_items(folder: Path, data: TrainingData) -> None:
 def items_of(data: TrainingData) -> Items:
     """Return short facts about each item. Column by column: a million take seconds as it is."""
     items = data.items
-    table, rules = items.table, {}
-    for place, one in items.rules.items():
-        rules[place] = (repr(one.words), repr(one.picture))
+    table, keys = items.table, items.keys
+    # The text of a rule as it stands in the text of a tuple: the same for all items of a subset.
+    rules = {
+        place: (repr(repr(one.words)), repr(repr(one.picture)))
+        for place, one in items.rules.items()
+    }
     columns = (
         table.texts(table.items.keys),
         table.texts(table.items.captions),
@@ -47,18 +57,20 @@ def items_of(data: TrainingData) -> Items:
         zip(*table.buckets_N2.T.tolist(), strict=True),
         table.items.repeats_N[table.numbers_N].tolist(),
         table.items.file_bytes_N[table.numbers_N].tolist(),
-        items.keys,
+        keys.plain.texts(),
+        keys.flipped.texts(),
+        keys.live_N.tolist(),
         items.masks,
     )
     found: Items = {}
-    for key, caption, place, bucket, repeats, num_bytes, latents, mask in zip(
+    for name, caption, place, bucket, repeats, num_bytes, plain, flipped, live, mask in zip(
         *columns, strict=True
     ):
         words_rules, picture_rules = rules[place]
-        shown = (num_bytes, picture_rules) if latents.live else (latents.plain, latents.flipped)
-        words = _short(caption, words_rules)
-        pixels = _short(*shown, mask, bucket)
-        found[f"{place[0]}.{place[1]} {key}"] = (words, pixels, repeats)
+        shown = f"{num_bytes}, {picture_rules}" if live else f"{plain!r}, {flipped!r}"
+        words = _short(f"({caption!r}, {words_rules})")
+        pixels = _short(f"({shown}, {mask!r}, {bucket!r})")
+        found[f"{place[0]}.{place[1]} {name}"] = (words, pixels, repeats)
     return found
 
 
@@ -109,6 +121,5 @@ def _path(folder: Path, digest: str) -> Path:
     return folder / f"{Path(digest).name}.jsonl.gz"
 
 
-def _short(*values: object) -> str:
-    text = repr(values).encode("utf-8", "surrogatepass")
-    return blake2b(text, digest_size=8).hexdigest()
+def _short(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
