@@ -7,6 +7,7 @@ from being replaced or removed; each is tried again for a while, and then the fi
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import json
@@ -114,10 +115,14 @@ def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
 def read_text(path: Path) -> str:
     """Read UTF-8, without the byte-order mark that Windows editors put in front.
 
-    Raises: DataError where the file is not UTF-8; OSError where it cannot be read.
+    UTF-16 with its mark is read too: what PowerShell redirects into a file has it.
+
+    Raises: DataError where the file is neither; OSError where it cannot be read.
     """
+    content = path.read_bytes()
+    marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return content.decode("utf-16" if marked else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             what=f"not a UTF-8 text file (byte {error.start})",
@@ -126,6 +131,22 @@ def read_text(path: Path) -> str:
             key="not_utf8",
             values={"byte": error.start},
         ) from error
+
+
+def in_form_of(path: Path, text: str) -> bytes:
+    """Return text as UTF-8 with the byte-order mark and the line ends that a file has now.
+
+    A file that is not there has no mark, and lines that end as in `text`.
+    """
+    try:
+        old = path.read_bytes()
+    except OSError:
+        return text.encode("utf-8")
+    mark = codecs.BOM_UTF8 if old.startswith(codecs.BOM_UTF8) else b""
+    # An editor ends all lines alike, so the first one tells.
+    if old[: old.find(b"\n") + 1].endswith(b"\r\n"):
+        text = text.replace("\r\n", "\n").replace("\n", "\r\n")
+    return mark + text.encode("utf-8")
 
 
 def flush_to_disk(path: Path) -> None:

@@ -7,6 +7,7 @@ place. On other systems nothing here does anything.
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,18 @@ _LANG_JAPANESE = 0x11
 _LONG_PATHS = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 
 ENABLE_LONG_PATHS = f"reg add HKLM\\{_LONG_PATHS} /v LongPathsEnabled /t REG_DWORD /d 1 /f"
+
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)
+
+
+def is_file_name(name: str) -> bool:
+    """Tell whether files can have this name on Windows too, where what we write may be copied to.
+
+    Source: "Naming Files, Paths, and Namespaces" in the documentation of Win32.
+    """
+    refused = any(letter in '<>:"/\\|?*' or ord(letter) < 32 for letter in name)
+    return bool(name) and not refused and name[-1] not in ". " and not _RESERVED.fullmatch(name)
 
 
 def is_windows() -> bool:

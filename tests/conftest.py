@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import socket
 from typing import Any
@@ -14,6 +15,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 for name in [name for name in os.environ if name.startswith("SDFT_")]:
     del os.environ[name]
+
+# As on Windows and macOS: whatever starts a process without saying how would fork on Linux.
+multiprocessing.set_start_method("spawn", force=True)
 
 LOOPBACK = ("127.", "::1", "localhost")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,11 @@ def command(ctx: typer.Context) -> None:
         _write_config(asked)
         return
     if asked.own.get("print_config"):
-        print(_config_text(asked), end="")
+        from sdft.config.write import in_ascii
+
+        text = _config_text(asked)
+        is_utf8 = "utf" in (sys.stdout.encoding or "").lower()
+        print(text if is_utf8 else in_ascii(text), end="")
         return
     config = asked.load(for_training=True)
 

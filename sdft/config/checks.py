@@ -20,6 +20,7 @@ from sdft.config.places import Origins
 from sdft.config.places import place as _place
 from sdft.config.training import TrainingSettings
 from sdft.errors import Problem
+from sdft.windows import is_file_name
 
 SIDE_STEP_PX = 8
 """A VAE of this family makes one latent value of 8 x 8 pixels."""
@@ -116,13 +117,12 @@ def _training(training: TrainingSettings, origins: Origins) -> Iterator[Problem]
         )
     if t.resume is not None and t.overwrite:
         yield problem("resume goes on with a run and overwrite replaces it", "overwrite", "resume")
-    if t.output_name is not None and (
-        any(mark in t.output_name for mark in '/\\:*?"<>|') or t.output_name.strip(" .") == ""
-    ):
+    if t.output_name is not None and not is_file_name(t.output_name):
         yield problem(
             f'output_name "{t.output_name}" cannot be a file name',
             "output_name",
-            fix='a name without / \\ : * ? " < > | is wanted; folders belong in output_dir',
+            fix='a name without / \\ : * ? " < > | is wanted, not con or nul, without a dot or'
+            " space at its end; folders belong in output_dir",
         )
     yield from _learning_rate(t, origins)
 

@@ -6,6 +6,7 @@ In: a Config. Out: text; nothing is written to disk here.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -57,6 +58,30 @@ def toml_value(value: Any) -> str:
     if "\\" in text and "'" not in text and text.isprintable():
         return f"'{text}'"
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def in_ascii(text: str) -> str:
+    """Return TOML that this module wrote in ASCII alone.
+
+    What is redirected into a file comes in the console's encoding, which TOML is not read in.
+    """
+    return _STRING.sub(lambda match: _ascii_string(match[0]), text)
+
+
+_STRING = re.compile(r"'[^'\n]*'|\"(?:[^\"\\\n]|\\.)*\"")
+
+
+def _ascii_string(string: str) -> str:
+    if string.isascii():
+        return string
+    # Between single quotes nothing can be escaped.
+    wide = json.dumps(string[1:-1], ensure_ascii=False) if string.startswith("'") else string
+    return "".join(letter if letter.isascii() else _escaped(letter) for letter in wide)
+
+
+def _escaped(letter: str) -> str:
+    number = ord(letter)
+    return f"\\u{number:04X}" if number < 0x10000 else f"\\U{number:08X}"
 
 
 def deciding_values(config: Config) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft.errors import DataError, EnvironmentFault, Problem, UserError
-from sdft.files import read_text, whole_file
+from sdft.files import in_form_of, read_text, whole_file
 
 Entries = dict[str, dict[str, Any]]
 
@@ -64,15 +64,19 @@ def write_metadata(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None
     """
     check_suffix(path)
     with whole_file(path) as part:
-        fill_metadata(part, entries, path.suffix.lower())
+        fill_metadata(part, entries, path)
 
 
-def fill_metadata(part: Path, entries: Mapping[str, Mapping[str, Any]], suffix: str) -> None:
-    """Write entries, in the form of `suffix`, to a file that has another name until it is whole."""
+def fill_metadata(part: Path, entries: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Write entries to a file that is to become `path`, in the form of its suffix.
+
+    Byte-order mark and line ends of the file that it replaces are kept.
+    """
+    suffix = path.suffix.lower()
     if suffix == ".parquet":
         _write_parquet(part, entries)
     else:
-        part.write_bytes(metadata_text(entries, suffix).encode("ascii"))
+        part.write_bytes(in_form_of(path, metadata_text(entries, suffix)))
 
 
 def metadata_text(entries: Mapping[str, Mapping[str, Any]], suffix: str) -> str:

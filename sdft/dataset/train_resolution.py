@@ -49,6 +49,6 @@ def write_train_resolutions(
     if changed:
         log = WriteLog(line=command_line, settings="train_resolution")
         with log.writing(metadata_file) as part:
-            fill_metadata(part, entries, metadata_file.suffix.lower())
+            fill_metadata(part, entries, metadata_file)
         log.finish()
     return changed

@@ -314,7 +314,7 @@ def _write(out: Path, entries: Entries, command_line: str, *, overwrite: bool) -
             fix="--overwrite replaces it (metadata undo brings it back); or choose another name",
         )
     with log.writing(out) as part:
-        fill_metadata(part, entries, out.suffix.lower())
+        fill_metadata(part, entries, out)
     log.finish()
 
 

@@ -16,7 +16,7 @@ from sdft.dataset.pixels import read_header
 from sdft.dataset.word_files import read_words
 from sdft.dataset.write_log import FOLDER, FOREIGN, OTHER, SAME, WriteLog, image_stamp
 from sdft.errors import EnvironmentFault, UserError
-from sdft.files import append_to, read_text
+from sdft.files import append_to, in_form_of, read_text
 from sdft.labelers.records import Words
 from sdft.labelers.runner import Task
 from sdft.labelers.selection import appended, parse_tag_list
@@ -76,7 +76,7 @@ class TextFiles:
             whole = self.log.origin(file, stamp) == OTHER
             words = tuple(appended(read_words(file).text, words, self.separator))
         text = self.separator.join(words) + "\n"
-        self.log.write(file, text.encode("utf-8"), about=stamp, whole=whole)
+        self.log.write(file, in_form_of(file, text), about=stamp, whole=whole)
 
     def words_of(self, task: Task) -> Words:
         return parse_tag_list(read_words(self.file_of(task)).text, self.separator)

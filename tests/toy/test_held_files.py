@@ -16,6 +16,7 @@ from sdft.events import CheckpointSaved, FileRemoved, StepDone
 from sdft.tui.draft import CONFIG, Draft, file_text
 from tests.held_files import HeldFiles
 from tests.toy.toy_runs import CONSTANT, assert_same_weights, messages
+from tests.windows_names import names_windows_refuses
 
 OFTEN = {"rolling_state_steps": 1, "save_every_n_steps": 2, "save_last_n_steps": 1, **CONSTANT}
 
@@ -66,6 +67,7 @@ def test_a_training_writes_all_it_writes_elsewhere(toy, tmp_path, monkeypatch):
     assert slow.losses == plain.losses
     assert_same_weights(plain.result.checkpoint, slow.result.checkpoint)
     assert left_over(tmp_path) == []
+    assert names_windows_refuses(tmp_path) == []
 
     folder = slow.result.run
     assert {path.name for path in (folder / "states").iterdir()} == {

@@ -15,7 +15,7 @@ from textual.widgets import Static, TextArea
 
 from sdft.dataset.word_files import read_words
 from sdft.errors import SdftError
-from sdft.files import write_text
+from sdft.files import in_form_of, write_bytes
 from sdft.tui.picture import SmallPicture, picture_widget, read_picture
 from sdft.tui.rows import literal
 from sdft.tui.screens.ask import Question
@@ -83,7 +83,7 @@ class CaptionScreen(Question[bool]):
     def action_save(self) -> None:
         text = self.query_one(TextArea).text.strip()
         try:
-            write_text(self._file, text + "\n" if text else "")
+            write_bytes(self._file, in_form_of(self._file, text + "\n" if text else ""))
         except SdftError as error:
             self.query_one("#wrong", Static).update(literal(str(error)))
             return

@@ -7,6 +7,7 @@ find something, so that no rule can be blind.
 from __future__ import annotations
 
 import ast
+import multiprocessing
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -349,3 +350,7 @@ def names_in(node: ast.AST) -> list[str]:
 def test_the_names_of_functions_are_those_of_python() -> None:
     """A misspelt name would guard nothing."""
     assert [name for name in sorted(UNIX_FUNCTIONS) if not hasattr(os, name)] == []
+
+
+def test_the_whole_suite_starts_processes_by_spawn() -> None:
+    assert multiprocessing.get_start_method() == "spawn"
