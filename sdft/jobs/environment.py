@@ -155,7 +155,7 @@ def ask_nvidia_smi(*fields: str) -> list[list[str]]:
         answer = subprocess.run(
             [program, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits"],
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=_NVIDIA_SMI_LIMIT_S,
             check=True,
