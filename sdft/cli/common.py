@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +14,18 @@ JsonOut = Annotated[
     Path | None, typer.Option("--json-out", metavar="FILE", help="Write that object to a file.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Show no progress.")]
+
+
+def looked_up(paths: Sequence[Path]) -> list[Path]:
+    """Return paths with wildcards looked up, which cmd.exe leaves to the program.
+
+    A real name comes first; a wildcard that fits nothing stays, to be told as it was typed.
+    """
+    found: list[Path] = []
+    for path in paths:
+        fitting = [] if path.exists() else sorted(glob.glob(str(path)))
+        found += map(Path, fitting) if fitting else [path]
+    return found
 
 
 def same_dashes(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from sdft.cli.argv import VALUE, Option
 from sdft.cli.common import new_app
-from sdft.cli.output import deliver
+from sdft.cli.output import deliver, spoken
 from sdft.cli.settings_line import CONTEXT, Page, read_or_help
 
 if TYPE_CHECKING:
@@ -50,10 +51,7 @@ def command(ctx: typer.Context) -> None:
         return
     config = asked.load()
 
-    import os
-
     from sdft.jobs.plan import run_plan
-    from sdft.language import Words, language_of
     from sdft.units import parse_bytes
     from sdft.views.console import console_view
     from sdft.views.fanout import Fanout
@@ -66,7 +64,7 @@ def command(ctx: typer.Context) -> None:
             vram_bytes=None if vram is None else parse_bytes(str(vram)),
             emit=Fanout([console]),
         )
-    words = Words(language_of(os.environ))
+    words = spoken(sys.stdout)
     record = result.as_json()
     text = plan_text(record, words)
     if (file := asked.own.get("fit")) is not None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from sdft.cli.common import CONTEXT, new_app
+from sdft.cli.common import CONTEXT, looked_up, new_app
 from sdft.errors import EnvironmentFault, UserError
 
 app = new_app()
@@ -47,7 +47,7 @@ def command(
     """
     from sdft.views.find_runs import run_at
 
-    chosen = [run_at(path) for path in runs or [Path()]]
+    chosen = [run_at(path) for path in looked_up(runs or [Path()])]
     if web:
         from sdft.tui.web import serve
 

@@ -196,3 +196,13 @@ def test_a_run_lies_under_a_name_with_odd_letters(project: Path) -> None:
     for encoding in CODE_PAGES:
         with pytest.raises(UnicodeEncodeError):
             ODD.encode(encoding)
+
+
+def test_wildcards_of_runs_are_looked_up_by_the_program(project: Path) -> None:
+    from sdft.cli.common import looked_up
+
+    names = [path.name for path in looked_up([Path("*.run")])]
+    assert names == [f"{ODD}-a.run", f"{ODD}-b.run"]
+    assert looked_up([Path("*.none")]) == [Path("*.none")]
+    (project / "[a].run").mkdir()
+    assert looked_up([Path("[a].run")]) == [Path("[a].run")]
