@@ -114,7 +114,10 @@ class SaidElsewhere(SdftError):
 
 
 class PeerLost(SaidElsewhere):
-    """Another process of the run has ended, so that nothing can be exchanged with it."""
+    """Another process of the run has ended, so that nothing can be exchanged with it.
+
+    The main process says so: where an exchange fails for another reason, nobody else would.
+    """
 
     exit_code = 76
 

@@ -20,7 +20,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from sdft import __version__
-from sdft.errors import EnvironmentFault, SaidElsewhere, SdftError, UnknownName, nearest
+from sdft.errors import EnvironmentFault, PeerLost, SaidElsewhere, SdftError, UnknownName, nearest
 
 COMMANDS = {
     "wizard": "make the settings step by step, then start and watch the run",
@@ -155,7 +155,8 @@ def soften_streams() -> None:
 def _report(error: Exception, words: Sequence[str]) -> int:
     from sdft.cli.output import print_error, print_problems
 
-    if isinstance(error, SaidElsewhere):
+    is_main = os.environ.get("RANK", "0") == "0"
+    if isinstance(error, SaidElsewhere) and not (is_main and isinstance(error, PeerLost)):
         return error.exit_code
     if isinstance(error, SdftError):
         print_problems(error, as_json="--json" in words)

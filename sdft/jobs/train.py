@@ -100,9 +100,11 @@ def _run(
     run = RunDir.of(settings.output_dir, settings.output_name or DEFAULT_NAME)
     digest = config_digest(config)
 
+    # Started again by torchrun after a process has died: there is but one thing to do. A process
+    # that has taken the place of another is there for the first time.
+    again = team is not None and team.maxima([team.place.attempt])[0] > 0
+
     def chosen() -> Choice:
-        # Started again by torchrun after a process has died: there is but one thing to do.
-        again = team is not None and team.place.attempt > 0
         return choose(
             run,
             config_digest=digest,
@@ -132,17 +134,13 @@ def _follow(config: Config, choice: Choice, run: RunDir, team: Team) -> TrainRes
     """
     from sdft.jobs.training.assembly import prepare_run
     from sdft.jobs.training.together_start import same_state
-    from sdft.train.guard import BadStep
 
     with StopRequest(None) as stop_request:
         state = same_state(None, team)
         live = prepare_run(
             config, run=run, state=state, emit=ignore, events_bytes=lambda: 0, team=team
         )
-        try:
-            reason = live.train(stop_request)
-        except BadStep as error:
-            raise SaidElsewhere(str(error), exit_code=error.exit_code) from error
+        reason = live.train(stop_request)
         if reason not in (None, NO_GAIN):
             kind = Interrupted if reason == INTERRUPTED else StoppedResumable
             # Not before the main process has saved a state.

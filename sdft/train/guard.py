@@ -71,12 +71,8 @@ def cause_of(
     return f"the weight {weight} is no number" if weight else "its figures are no numbers"
 
 
-class BadStep(DataError):
-    """A step's figures are no numbers, which all processes see alike."""
-
-
-def bad_step_error(number: int, step: Step, epoch: int, cause: str) -> BadStep:
-    return BadStep(
+def bad_step_error(number: int, step: Step, epoch: int, cause: str) -> DataError:
+    return DataError(
         what=f"step {number} cannot be used: {cause}",
         where=f"bucket {step.bucket[0]}x{step.bucket[1]}, epoch {epoch}",
         fix=_FIX,

@@ -47,6 +47,7 @@ class Meter:
         name_of: Callable[[Use], str] = lambda use: f"item {use.placement}",
         bad_weight: Callable[[], str] = lambda: "",
         stops_at_bad_steps: bool = True,
+        judges: bool = True,
         gradients_may_overflow: bool = False,
         spill: SpillWatch | None = None,
         memory: MemoryWatch | None = None,
@@ -55,6 +56,8 @@ class Meter:
 
         `name_of` and `bad_weight` are asked only when a step's figures are no numbers. With
         `gradients_may_overflow`, as under a loss scaler, a gradient that is no number is nothing.
+        Of several processes one `judges`: all see the same figures, but read them at times of
+        their own, and the first to raise would keep the others from saying why.
         """
         self._progress = progress
         self._emit = emit
@@ -62,6 +65,7 @@ class Meter:
         self._name_of = name_of
         self._bad_weight = bad_weight
         self._stops = stops_at_bad_steps
+        self._judges = judges
         self._gradients_may_overflow = gradients_may_overflow
         self._spill = spill
         self._memory = memory
@@ -217,6 +221,9 @@ class Meter:
 
         Raises: DataError where such a step ends the run, or where its update was made already.
         """
+        if not self._judges:
+            self._count_left_out()
+            return
         cause = cause_of(
             one.step,
             one.outcome,
@@ -227,13 +234,16 @@ class Meter:
         )
         if self._stops or one.outcome.applied:
             raise bad_step_error(one.number, one.step, one.epoch, cause)
+        self._count_left_out()
+        message = f"step {one.number} is left out: {cause}"
+        self._emit(Notice(severity="warning", topic="bad step", message=message))
+
+    def _count_left_out(self) -> None:
         self._progress = replace(
             self._progress,
             steps_left_out=self._progress.steps_left_out + 1,
             bad_steps_in_row=self._progress.bad_steps_in_row + 1,
         )
-        message = f"step {one.number} is left out: {cause}"
-        self._emit(Notice(severity="warning", topic="bad step", message=message))
 
     def _name_spike(self, one: _Pending, loss: float) -> None:
         if is_spike(loss, self._progress.recent_losses):

@@ -5,6 +5,7 @@ A program of its own: one JSON object a line comes in, one goes out. In: `argv`,
 
     variables, argvs, cwds   one a rank
     kill                     which rank dies by SIGKILL, and when
+    breaks                   which rank's losses become no numbers, and in which micro-batch
     ends_all                 where one fails, the others get SIGTERM, as from torchrun
     gradients                a file for what process 0 has before each update
     shapes, encodings        files for what each process trains on, and encodes
@@ -104,6 +105,21 @@ def terminated_at_backward(number: int) -> None:
     Accelerator.backward = counted
 
 
+def break_losses(number: int) -> None:
+    """Make the losses of the n-th micro-batch no numbers."""
+    from sdft.train.step import Objective
+
+    losses, count = Objective.losses, 0
+
+    def counted(self: Any, *arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        found = losses(self, *arguments)
+        return found * float("nan") if count == number else found
+
+    Objective.losses = counted
+
+
 KILLS = {
     "terminated": terminated_at_backward,
     "backward": die_at_backward,
@@ -174,6 +190,9 @@ def child(order: dict[str, Any], rank: int, port: int) -> int:
         for name, function in KILLS.items():
             if name in kill:
                 function(kill[name])
+    breaks = order.get("breaks") or {}
+    if breaks.get("rank") == rank:
+        break_losses(breaks["backward"])
     if rank == 0 and "gradients" in order:
         record_gradients(order["gradients"])
     if "shapes" in order:

@@ -280,15 +280,87 @@ def test_the_command_starts_its_processes_and_goes_on_when_one_dies(ground, shap
 
 def _kill_when_at_step(step, out, launcher, *, rank):
     """Kill one of a launcher's processes when the run has come to a step; return its number."""
-    deadline_s = time.monotonic() + 120
+    _wait_for_step(step, out)
+    for child in psutil.Process(launcher).children():
+        if child.environ().get("RANK") == str(rank):
+            child.kill()
+            return child.pid
+    raise AssertionError(f"process {rank} is not there")
+
+
+def _wait_for_step(step, out):
+    deadline_s = time.monotonic() + 200
     while time.monotonic() < deadline_s:
         if (out / "out" / "toy.run" / "events.jsonl").exists() and step in losses(out):
-            for child in psutil.Process(launcher).children():
-                if child.environ().get("RANK") == str(rank):
-                    child.kill()
-                    return child.pid
+            return
         time.sleep(0.02)
     raise AssertionError("the run did not come to that step")
+
+
+@pytest.mark.long
+def test_torchrun_goes_on_with_three_of_four_when_a_machine_is_lost(ground, shapes, tmp_path):
+    config = ground.write_config(
+        tmp_path, train_text_encoder=True, no_rolling_state=False, rolling_state_steps=1
+    )
+    with socket.socket() as trial:
+        trial.bind(("127.0.0.1", 0))
+        meeting = f"127.0.0.1:{trial.getsockname()[1]}"
+    # Each agent stands for a machine with one process.
+    starter = ["-m", "torch.distributed.run", "--nnodes", "3:4", "--nproc-per-node", "1"]
+    starter += ["--max-restarts", "3", "--rdzv-id", "toy", "--rdzv-backend", "c10d"]
+    starter += ["--rdzv-endpoint", meeting, "-m", "sdft", "train", str(config)]
+    environment = os.environ | {"PYTHONPATH": str(Path(sdft.__file__).parent.parent)}
+    with (tmp_path / "said").open("w") as said:
+        agents = [
+            subprocess.Popen([sys.executable, *starter], env=environment, stderr=said, stdout=said)
+            for _ in range(4)
+        ]
+        _wait_for_step(2, tmp_path)
+        # Neither the one that all meet at, nor the one that writes.
+        lost = next(agent for agent in agents if _can_be_lost(agent.pid, meeting))
+        for process in (*psutil.Process(lost.pid).children(recursive=True), lost):
+            process.kill()
+        codes = [agent.wait(250) for agent in agents if agent is not lost]
+        lost.wait()
+    assert codes == [0, 0, 0], (tmp_path / "said").read_text("utf-8")
+    started = [line for line in events(tmp_path) if line["event"] == "RunStarted"]
+    assert started[-1]["first_step"] > 1
+    kept = [line for line in events(tmp_path) if line.get("name") == "images a step"]
+    assert kept[-1]["value"] == [4]
+    assert "3 processes" in kept[-1]["reason"]
+    assert losses(tmp_path) == pytest.approx(losses(shapes["4x1"]), rel=GRADIENTS_DIFFER_BY)
+
+
+def _can_be_lost(agent, meeting):
+    process = psutil.Process(agent)
+    listens = [one.laddr.port for one in process.net_connections("tcp") if one.status == "LISTEN"]
+    ranks = [child.environ().get("RANK") for child in process.children()]
+    return int(meeting.rpartition(":")[2]) not in listens and ranks not in (["0"], [])
+
+
+def test_sharding_by_accelerates_config_is_refused_by_name(ground, tmp_path):
+    config = ground.write_config(tmp_path)
+    variables = [{"ACCELERATE_USE_FSDP": "true"}] * 2
+    ran = ground.again(tmp_path, config, ranks=2, variables=variables).require(2, 2)
+    assert "accelerate's config asks for FSDP" in ran.said[0]
+
+
+@pytest.mark.parametrize("on_bad_step", ["stop", "skip"])
+def test_a_loss_that_is_no_number_is_named_once_with_its_image(ground, tmp_path, on_bad_step):
+    config = ground.write_config(tmp_path, batch_size=2, on_bad_step=on_bad_step, max_bad_steps=3)
+    how = {"breaks": {"rank": 1, "backward": 2}}
+    ran = ground.again(tmp_path, config, ranks=2, **how)
+    assert ran.said[1] == ""
+    if on_bad_step == "stop":
+        assert ran.codes == [4, 76]
+        assert "step 2 cannot be used: the loss is no number for" in ran.said[0]
+        return
+    ran.require(0, 0)
+    left_out = [line for line in events(tmp_path) if line.get("topic") == "bad step"]
+    assert [line["message"][:44] for line in left_out] == [
+        "step 2 is left out: the loss is no number fo"
+    ]
+    assert 2 not in losses(tmp_path)
 
 
 def test_a_port_that_is_taken_is_named_by_the_process_that_needs_it(ground, tmp_path):

@@ -103,8 +103,9 @@ class TrainingRun:
 
     def train(self, stop: StopRequest) -> str | None:
         """Do the updates that are left; return why it stopped early, or None at the end."""
-        together = Together(self.team, stop, self.inbox, self.say)
-        alone = self.team.size == 1
+        together = None
+        if self.team.size > 1:
+            together = Together(self.team, stop, self.inbox, self.say)
         self.watch.at_first(self.meter)
         device = self.networks.accelerator.device
         if device.type == "cuda":
@@ -117,8 +118,8 @@ class TrainingRun:
                 stepper=self.stepper,
                 lr_factor=self.lr_factor,
                 meter=self.meter,
-                between=self._between(stop, None if alone else together),
-                say=self.say if alone else together.say,
+                between=self._between(stop, together),
+                say=self.say if together is None else together.say,
             )
         finally:
             self.maker.latents.close()
@@ -269,6 +270,7 @@ def prepare_run(
         name_of=lambda use: data.items[use.placement].key,
         bad_weight=lambda: first_bad_weight(networks.modules()),
         stops_at_bad_steps=settings.on_bad_step == "stop",
+        judges=team.is_main,
         gradients_may_overflow=networks.scaler is not None or accelerator.scaler is not None,
         spill=SpillWatch(accelerator.device, emit),
         memory=MemoryWatch(planned_bytes, emit),

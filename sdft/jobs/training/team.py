@@ -33,6 +33,9 @@ JOIN_S = 300.0
 EXCHANGE_TIMEOUT = timedelta(days=7)
 """One waits while another reads a whole dataset. A process that dies is noticed at once."""
 
+MAX_DETAIL = 200
+"""Characters of what torch says of a failed exchange."""
+
 LAST_WORDS_S = 30.0
 """How long the others let the main process say what ends all of them."""
 
@@ -243,7 +246,8 @@ def exchanging(*, only_lost: bool = False) -> Iterator[None]:
     except RuntimeError as error:
         if only_lost and not is_peer_lost(error):
             raise
-        raise PeerLost("another process of this run has ended") from error
+        detail = str(error).partition("\n")[0][:MAX_DETAIL]
+        raise PeerLost(f"another process of this run has ended ({detail})") from error
 
 
 def is_peer_lost(error: RuntimeError) -> bool:

@@ -5,7 +5,8 @@ In: a Config, this process' place, a state. Out: a Team; the same state in every
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from sdft import __version__
 from sdft.config.load import Config
 from sdft.config.write import resolved_toml
-from sdft.errors import UserError
+from sdft.errors import EnvironmentFault, UserError
 from sdft.jobs.training.machine import ddp_wishes
 from sdft.jobs.training.team import Team, joined
 from sdft.jobs.training.visible import require_same_folder
@@ -35,10 +36,38 @@ def team_of(config: Config, place: Place) -> Iterator[Team]:
             f" {settings.num_processes}",
             fix="leave num_processes out: torchrun and accelerate launch have their own option",
         )
+    _require_no_sharding(os.environ)
     on_gpu = settings.device != "cpu" and torch.cuda.is_available()
+    if on_gpu:
+        require_gpu(place, torch.cuda.device_count())
     with joined(place, on_gpu=on_gpu, timeout_s=ddp_wishes(settings).timeout_s) as team:
         team.require_alike(_facts(config, on_gpu=on_gpu))
         yield team
+
+
+def require_gpu(place: Place, num_gpus: int) -> None:
+    """Check that a process has a GPU of its own.
+
+    Raises: EnvironmentFault.
+    """
+    if place.local_rank >= num_gpus:
+        raise EnvironmentFault(
+            what=f"{place} has no GPU: this machine has {num_gpus}",
+            where="num_processes",
+            fix=f"start {num_gpus} processes on this machine, or add --device cpu",
+        )
+
+
+def _require_no_sharding(environment: Mapping[str, str]) -> None:
+    """Raises: UserError where accelerate's own config asks for what is not supported."""
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if environment.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
+            raise UserError(
+                what=f"accelerate's config asks for {name}, and weights that are spread over"
+                " several GPUs are not supported",
+                where=f"ACCELERATE_USE_{name}",
+                fix="choose multi-GPU without it in `accelerate config`, or use --num_processes",
+            )
 
 
 def same_state(state: SavedState | None, team: Team) -> SavedState | None:

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from sdft.config.training import TrainingSettings
-from sdft.errors import UserError
+from sdft.errors import EnvironmentFault, UserError
 from sdft.events import SettingChosen
 from sdft.jobs.training.step_size import effective_batch
+from sdft.jobs.training.together_start import require_gpu
+from sdft.processes import Place
 from sdft.train.state import Identity, Progress, SavedState
 
 
@@ -63,3 +65,11 @@ def test_steps_too_small_for_the_processes_are_an_error_that_says_what_can_be_do
 
 def test_another_batch_size_is_left_to_the_check_of_the_settings():
     assert ask([3], 1, kept="4") == ([3], [])
+
+
+def test_a_process_without_a_gpu_of_its_own_says_how_many_there_are():
+    require_gpu(Place(rank=5, size=8, local_rank=1), 2)
+    with pytest.raises(EnvironmentFault) as caught:
+        require_gpu(Place(rank=6, size=8, local_rank=2), 2)
+    assert "process 6 of 8" in str(caught.value)
+    assert "this machine has 2" in str(caught.value)
