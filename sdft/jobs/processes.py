@@ -7,6 +7,7 @@ others, after time to finish what they write; a crash may be followed by a new s
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -28,6 +29,9 @@ POLL_S = 0.05
 
 GRACE_S = 45.0
 """For the others when one has died: a state that is being written becomes whole."""
+
+CAUSE_WITHIN_S = 2.0
+"""Who lost another process may be seen to end before it."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -166,12 +170,16 @@ def _run_once(command: Sequence[str], *, num_processes: int, port: int, emit: Em
 
 
 def _watched(started: Sequence[subprocess.Popen[bytes]]) -> Ended:
+    """Return how the first process ended that did not lose another, when one did or all are gone."""
+    looks_until_s = math.inf
     while True:
         codes = [process.poll() for process in started]
-        # One that only lost another is no cause where another cause is in sight.
         bad = [(rank, code) for rank, code in enumerate(codes) if code not in (None, 0, *_STOPPED)]
-        if bad:
-            rank, code = min(bad, key=lambda one: (one[1] == _LOST, one[1] or 0))
+        causes = [(rank, code) for rank, code in bad if code != _LOST]
+        if bad and looks_until_s == math.inf:
+            looks_until_s = time.monotonic() + CAUSE_WITHIN_S
+        if causes or (bad and time.monotonic() > looks_until_s):
+            rank, code = (causes or bad)[0]
             return Ended(rank=rank, code=code or 0)
         if all(code is not None for code in codes):
             rank = next((rank for rank, code in enumerate(codes) if code), 0)

@@ -56,8 +56,11 @@ def test_a_killed_process_is_named_and_ends_the_others_at_once(tmp_path):
 
 
 def test_the_cause_is_named_and_not_who_only_lost_the_other(tmp_path):
-    # Both are gone before anyone looks.
-    script = "sys.exit(76) if rank == 0 else os.kill(os.getpid(), signal.SIGTERM)"
+    script = (
+        "import time\n"
+        "if rank == 0: sys.exit(76)\n"
+        "time.sleep(0.5); os.kill(os.getpid(), signal.SIGTERM)"
+    )
     with pytest.raises(EnvironmentFault, match="process 1 of 2 was killed by SIGTERM"):
         run(script, tmp_path=tmp_path)
 
