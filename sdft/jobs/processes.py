@@ -170,7 +170,7 @@ def _run_once(command: Sequence[str], *, num_processes: int, port: int, emit: Em
 
 
 def _watched(started: Sequence[subprocess.Popen[bytes]]) -> Ended:
-    """Return how the first process ended that did not lose another, when one did or all are gone."""
+    """Return how the first process ended that lost no other, when one did or all are gone."""
     looks_until_s = math.inf
     while True:
         codes = [process.poll() for process in started]
