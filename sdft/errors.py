@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
+_TEXTS = ("what", "where", "fix", "key")
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -34,10 +36,18 @@ class Problem:
     values: Mapping[str, object] = field(default_factory=dict, hash=False, compare=False)
     """What the sentence has places for."""
 
-    def as_json(self) -> dict[str, str]:
-        """Return what scripts get, always in English."""
-        record = {"what": self.what, "where": self.where, "fix": self.fix}
-        return record | ({"key": self.key} if self.key else {})
+    def as_json(self) -> dict[str, object]:
+        """Return what scripts get: English, and what another language is made from."""
+        record: dict[str, object] = {"what": self.what, "where": self.where, "fix": self.fix}
+        values = {name: str(value) for name, value in self.values.items()}
+        return record | ({"key": self.key, "values": values} if self.key else {})
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, object]) -> Problem:
+        """Return the problem that `as_json` told of."""
+        what, where, fix, key = (str(record.get(name, "")) for name in _TEXTS)
+        values = record.get("values")
+        return cls(what, where, fix, key, values if isinstance(values, dict) else {})
 
     def __str__(self) -> str:
         lines = [f"{self.where}: {self.what}" if self.where else self.what]

@@ -115,10 +115,7 @@ def _done(code: int, printed: str, lines: tuple[str, ...]) -> Done:
     except ValueError:
         result = {}
     found = result.get("problems", []) if code else []
-    problems = tuple(
-        Problem(str(one.get("what", "")), str(one.get("where", "")), str(one.get("fix", "")))
-        for one in found
-    )
+    problems = tuple(map(Problem.from_json, found))
     if code and not problems:
         problems = (Problem(lines[-1] if lines else f"ended with {code}"),)
     return Done(code=code, result=result, problems=problems, lines=lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import string
 import sys
 from functools import cache
@@ -125,6 +126,15 @@ def test_a_problem_is_told_in_the_language_that_is_asked_for() -> None:
     assert japanese.what == "そのようなオプションはありません"
     assert japanese.where == "--x"
     assert japanese.fix == 'もしかして: "--y"'
+
+
+def test_a_problem_goes_through_json_and_is_told_in_japanese_there_too() -> None:
+    """The wizard gets what its commands say as JSON."""
+    whole = {"name": "seed", "wanted": "from 0", "shown": "-1"}
+    problem = Problem("seed must be from 0; -1 is not", "c.toml:1", "", "wrong_value", whole)
+    back = Problem.from_json(json.loads(json.dumps(problem.as_json())))
+    assert back == problem
+    assert Words("ja").problem(back).what == "seed に -1 は使えません (使える値: from 0)"
 
 
 def test_a_problem_without_a_key_stays_as_it_is() -> None:

@@ -86,7 +86,7 @@ class BucketsPane(WorkingPane):
             self.rows = []
             self._fill("#bucket-rows", [])
             self._fill("#bucket-images", [])
-            counts.update(literal(problem_words(done.problems), "$error"))
+            counts.update(literal(problem_words(done.problems, self.words), "$error"))
             return
         result = done.result
         counts.update(

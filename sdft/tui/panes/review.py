@@ -76,7 +76,9 @@ class ReviewPane(WorkingPane):
                 literal(" ".join(problem.what.split())),
                 literal(f"  → {problem.fix}" if problem.fix else "", "$foreground-muted"),
             )
-            for field, problem in zip(checked.fields, checked.problems, strict=True)
+            for field, problem in zip(
+                checked.fields, map(self.words.problem, checked.problems), strict=True
+            )
         ]
         self._fields = checked.fields
         at = listed.highlighted
@@ -134,7 +136,7 @@ class ReviewPane(WorkingPane):
     def came(self, done: Done) -> None:
         plan = self.query_one("#plan", Static)
         if not done.result or "steps" not in done.result:
-            plan.update(literal(problem_words(done.problems), "$error"))
+            plan.update(literal(problem_words(done.problems, self.words), "$error"))
             return
         rows = plan_rows(done.result, self.words)
         content = table(rows, max(self.query_one("#plan-box").content_size.width - 1, 30))

@@ -73,7 +73,7 @@ class WordsPane(WorkingPane):
         if done.code:
             self.rows = ()
             self.query_one("#words-one", Static).update("")
-            counts.update(literal(problem_words(done.problems), "$error"))
+            counts.update(literal(problem_words(done.problems, self.words), "$error"))
             return
         result = done.result
         self.rows = list(result.get("rows", []))

@@ -13,6 +13,7 @@ from textual.worker import get_current_worker
 from sdft.config.write import resolved_toml
 from sdft.errors import EnvironmentFault, Problem
 from sdft.files import make_folder, write_text
+from sdft.language import Words
 from sdft.tui.commands import Done, run_command
 from sdft.tui.draft import Draft
 from sdft.tui.draft_values import Checked
@@ -89,8 +90,8 @@ class WorkingPane(Pane):
             self.came(event.done)
 
 
-def problem_words(problems: Sequence[Problem]) -> str:
-    return "\n".join(str(problem) for problem in problems)
+def problem_words(problems: Sequence[Problem], words: Words) -> str:
+    return "\n".join(str(words.problem(problem)) for problem in problems)
 
 
 def number(result: Any, name: str) -> int:

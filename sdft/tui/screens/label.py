@@ -118,7 +118,7 @@ class LabelScreen(Question[bool]):
         event.stop()
         done = event.done
         if done.code:
-            words = self.words("label.failed", problem=problem_words(done.problems))
+            words = self.words("label.failed", problem=problem_words(done.problems, self.words))
         else:
             written = done.result.get("written", done.result.get("labelled", "-"))
             words = self.words("label.done", written=written)
