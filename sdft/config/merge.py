@@ -78,8 +78,17 @@ class _Merger:
         self.cwd = cwd
         self.findings = findings
 
-    def problem(self, what: str, path: KeyPath, fix: str = "") -> None:
-        self.findings.problems.append(Problem(what, self.document.where(path), fix))
+    def problem(
+        self,
+        what: str,
+        path: KeyPath,
+        fix: str = "",
+        *,
+        key: str = "",
+        values: Mapping[str, object] | None = None,
+    ) -> None:
+        where = self.document.where(path)
+        self.findings.problems.append(Problem(what, where, fix, key, values or {}))
 
     def tables(self, path: KeyPath, value: object) -> list[Mapping[str, Any]]:
         """Return an array of tables; anything else is a problem and an empty list."""
@@ -121,6 +130,8 @@ class _Merger:
                 path,
                 "add resolution = 512 or resolution = [512, 768] to it or to [general], "
                 "or give --resolution",
+                key="no_resolution",
+                values={"number": number + 1},
             )
         subsets = self._subsets(path, table, levels)
         dotted = f"datasets.{number}"
@@ -141,7 +152,8 @@ class _Merger:
         tables = self.tables((*path, "subsets"), table.get("subsets"))
         if not tables:
             fix = "add [[datasets.subsets]] with image_dir, or with metadata_file"
-            self.problem(f"{title} has no [[datasets.subsets]]", path, fix)
+            what = f"{title} has no [[datasets.subsets]]"
+            self.problem(what, path, fix, key="no_subsets", values={"title": title})
             return []
         kept: dict[Path | None, tuple[SubsetSettings, dict[str, str]]] = {}
         kinds: set[str] = set()

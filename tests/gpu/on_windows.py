@@ -60,8 +60,12 @@ class Trial:
         if self.quick:
             family, resolution = "toy", 64
         line = f"bench step --family {family} --resolution {resolution} --batch_size 1 {settings}"
-        rows = {row["name"]: row for row in self.sdft(*line.split())["rows"]}
-        return "; ".join(f"{name} {row['value']:.3g} {row['unit']}" for name, row in rows.items())
+        rows = self.sdft(*line.split())["rows"]
+        rates = [f"{row['value']:.3g} {row['unit']}" for row in rows if row["unit"] == "images/s"]
+        peaks = [f"{row['value'] / 1e9:.3g} GB" for row in rows if row["unit"] == "bytes"]
+        if not rates:
+            raise NotRun("sdft bench gave no rate")
+        return ", ".join([*rates[:1], *(f"{peak} at most" for peak in peaks)])
 
 
 def machine(trial: Trial) -> str:

@@ -29,10 +29,10 @@ def calls() -> tuple[tuple[str, ast.Call], ...]:
     for path in sorted(ROOT.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and argument(node, "key") is not None:
-                name = node.func.id if isinstance(node.func, ast.Name) else ""
+                name = node.func.id if isinstance(node.func, ast.Name) else ast.unparse(node.func)
                 # Errors of other names, such as those of one module, are made with `what`.
                 makes_error = any(word.arg == "what" for word in node.keywords)
-                if makes_error or name in KINDS | {"replace", "Finding"}:
+                if makes_error or name in KINDS | {"replace", "Finding", "self.problem"}:
                     found.append((f"{path.relative_to(ROOT)}:{node.lineno}", node))
     return tuple(found)
 
