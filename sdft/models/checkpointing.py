@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch.nn import Module
@@ -19,8 +20,12 @@ def block_names(unet: UNet2DConditionModel) -> list[str]:
     return [*down, "mid_block", *up]
 
 
-def checkpoint_blocks(unet: UNet2DConditionModel, names: Sequence[str]) -> None:
+def checkpoint_blocks(
+    unet: UNet2DConditionModel, names: Sequence[str], *, call: Callable[..., Any] | None = None
+) -> None:
     """Let the named blocks forget their activations and compute them again; no names mean all.
+
+    `call` runs a block with its inputs in place of torch's own checkpoint.
 
     Raises: ConfigError for a name that is no block of this U-Net.
     """
@@ -33,7 +38,7 @@ def checkpoint_blocks(unet: UNet2DConditionModel, names: Sequence[str]) -> None:
                 fix=nearest(name, known),
             )
     # diffusers' own choice of a function warns where the U-Net is compiled.
-    unet.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
+    unet.enable_gradient_checkpointing(call or partial(checkpoint, use_reentrant=False))
     if not names:
         return
     for name in known:

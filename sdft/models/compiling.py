@@ -7,6 +7,7 @@ new shape. Pictures and validation run uncompiled, since each would be a further
 from __future__ import annotations
 
 import shutil
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,11 @@ import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from torch._dynamo.callback import callback_handler
 
+from sdft.events import Emit, Notice, StageFinished, StageStarted
+
+STAGE = "compile"
 WHOLE = "unet"
 BLOCKS = "blocks"
 
@@ -75,6 +80,56 @@ def compile_unet(unet: UNet2DConditionModel, wishes: CompileWishes) -> None:
     for module in unet.modules():
         if isinstance(module, ResnetBlock2D | BasicTransformerBlock):
             module.compile(**options)
+
+
+class CompileWatch:
+    """Tells of each compilation: that it begins, how long it took, when the limit is reached.
+
+    `after_step` is called between steps; a step may compile many parts, which are told together.
+    """
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self._began_s: float | None = None
+        self._seconds = 0.0
+        self._new = 0
+        self._said_full = False
+        self.num_compiled = 0
+        """Of all steps."""
+        callback_handler.register_start_callback(self._begins)
+        callback_handler.register_end_callback(self._ends)
+
+    def close(self) -> None:
+        """Listen no more."""
+        callback_handler.remove_start_callback(self._begins)
+        callback_handler.remove_end_callback(self._ends)
+
+    def after_step(self, step: int) -> None:
+        """Say what was compiled since the last time."""
+        if not self._new:
+            return
+        self.num_compiled += self._new
+        self._emit(StageFinished(stage=STAGE, done=self.num_compiled, duration_s=self._seconds))
+        self._new, self._seconds = 0, 0.0
+        limit = torch._dynamo.config.recompile_limit
+        if self.num_compiled >= limit and not self._said_full:
+            self._said_full = True
+            message = (
+                f"step {step}: {self.num_compiled} compilations, and no place is compiled more than"
+                f" {limit} times: further shapes may run uncompiled, and slower"
+            )
+            self._emit(Notice(severity="warning", topic="compile", message=message))
+
+    def _begins(self, *arguments: object) -> None:
+        self._began_s = time.monotonic()
+        if not self._new:
+            self._emit(StageStarted(stage=STAGE, total=0, unit="compilations"))
+
+    def _ends(self, *arguments: object) -> None:
+        if self._began_s is not None:
+            self._seconds += time.monotonic() - self._began_s
+        self._began_s = None
+        self._new += 1
 
 
 @contextmanager

@@ -227,7 +227,7 @@ class _Step:
             state = sum(question.optimizer.state_bytes(one.shape) for one in members)
             # Those of the next chunk come while this one steps, those of the last one leave.
             self.ledger.touch(OPTIMIZER, 3 * state)
-        self.ledger.touch(TEMPORARIES, self._step_bytes(members))
+        self.ledger.touch(TEMPORARIES, self._step_bytes([values]))
         flat.pop()
         if question.half_weights and question.stochastic_rounding:
             self.ledger.touch(TEMPORARIES, values * NOISE_BYTES)
@@ -244,7 +244,8 @@ class _Step:
             for part in _parts(self.trained, question.optimizer.one_by_one):
                 self._step_rounded(part)
         else:
-            self.ledger.touch(TEMPORARIES, self._step_bytes(self.trained))
+            sizes = [prod(one.shape) for one in self.trained]
+            self.ledger.touch(TEMPORARIES, self._step_bytes(sizes))
 
     def _step_rounded(self, members: list[Weight]) -> None:
         """Hold weights and gradients of a part in float32, and round one weight after another."""
@@ -253,17 +254,16 @@ class _Step:
             size = prod(one.shape) * FLOAT32
             flat += [Storage(self.ledger, TEMPORARIES, size) for _ in range(2)]
             one.gradient = None
-        self.ledger.touch(TEMPORARIES, self._step_bytes(members))
+        self.ledger.touch(TEMPORARIES, self._step_bytes([prod(one.shape) for one in members]))
         largest = max(prod(one.shape) for one in members)
         self.ledger.touch(TEMPORARIES, largest * NOISE_BYTES)
         del flat
 
-    def _step_bytes(self, members: list[Weight]) -> int:
-        sizes = [prod(one.shape) for one in members]
+    def _step_bytes(self, sizes: list[int]) -> int:
+        """Return what the optimizer takes for a moment; `sizes` are values stepped as one each."""
         needs = self.question.optimizer
-        return int(
-            FLOAT32 * (needs.step_copies * sum(sizes) + needs.weight_copies * max(sizes, default=0))
-        )
+        single = needs.weight_copies + (0 if self.question.on_gpu else needs.cpu_weight_copies)
+        return int(FLOAT32 * (needs.step_copies * sum(sizes) + single * max(sizes, default=0)))
 
 
 def _chunks(weights: list[Weight]) -> list[list[Weight]]:

@@ -29,7 +29,9 @@ class OptimizerNeeds:
     step_copies: float = 0.0
     """Float32 copies of all weights that exist for an instant while it steps."""
     weight_copies: float = 0.0
-    """The same of the largest single weight."""
+    """The same of the largest single weight, or of weights that are stepped as one."""
+    cpu_weight_copies: float = 0.0
+    """Further such copies on a CPU, where 8-bit states become float32 to be changed."""
     one_by_one: bool = True
     """Whether it can be stepped a part of the weights at a time."""
     follows_weights: bool = True
@@ -59,8 +61,12 @@ def _factored(shape: Shape) -> int:
 
 
 _PAGED_ADAM = OptimizerNeeds(state_bytes=_times(2), follows_weights=False)
-_ADAM_8_BIT = OptimizerNeeds(state_bytes=_in_8_bits(2), follows_weights=False)
-_ONE_STATE_8_BIT = OptimizerNeeds(state_bytes=_in_8_bits(1), follows_weights=False)
+_ADAM_8_BIT = OptimizerNeeds(
+    state_bytes=_in_8_bits(2), follows_weights=False, cpu_weight_copies=4
+)
+_ONE_STATE_8_BIT = OptimizerNeeds(
+    state_bytes=_in_8_bits(1), follows_weights=False, cpu_weight_copies=2
+)
 
 
 def _finds_rate(states: int) -> OptimizerNeeds:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,11 +79,15 @@ class Batch:
     """What is to be said of its images, by whoever trains on it."""
     is_filling: bool = False
     """Whether it stands for no item of its step, and only keeps this process in step."""
+    sent: SentBatch | None = None
+    """The same on a device, where it was sent ahead."""
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on a device; copies to a GPU do not wait."""
         if device.type == "cpu":
             return self
+        if self.sent is not None:
+            return self.sent.arrived()
         moved: dict[int, Tensor] = {}
 
         def move(tensor: object) -> object:
@@ -97,6 +102,47 @@ class Batch:
 
     def __len__(self) -> int:
         return self.latents_BCHW.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class SentBatch:
+    """A batch that was copied to a GPU on a stream of its own."""
+
+    batch: Batch
+    done: Any
+    """torch.cuda.Event after the copies."""
+
+    def arrived(self) -> Batch:
+        """Return the batch; what is computed from now on waits for the copies, this thread does
+        not."""
+        current = torch.cuda.current_stream()
+        current.wait_event(self.done)
+        for field in fields(self.batch):
+            one = getattr(self.batch, field.name)
+            if isinstance(one, Tensor):
+                one.record_stream(current)
+        return self.batch
+
+
+class Sender:
+    """Copies batches to the device while it computes; on a CPU there is nothing to copy."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: Any = None
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Return the batch as it is, with its copy on the way."""
+        if self._device.type != "cuda":
+            return batch
+        with torch.cuda.device(self._device):
+            if self._stream is None:
+                self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            with torch.cuda.stream(self._stream):
+                copy = batch.to(self._device)
+                done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+                done.record(self._stream)
+        return replace(batch, sent=SentBatch(copy, done))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

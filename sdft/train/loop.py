@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from sdft.train.batch import Batch, BatchMaker
+from sdft.train.batch import Batch, BatchMaker, Sender
 from sdft.train.latents import Remark
 from sdft.train.lr import Factor
 from sdft.train.meter import Meter
@@ -73,10 +73,11 @@ def train(
     Raises: DataError where a step's figures are no numbers; EnvironmentFault where the device has
         no room for a step, even with smaller micro-batches.
     """
+    send = Sender(stepper.accelerator.device)
     for epoch in range(meter.progress.epoch, plan.num_epochs + 1):
         steps = plan.order.epoch(epoch)
         meter.restart_clock()
-        for step, batches in batches_ahead(plan, maker, steps, meter=meter):
+        for step, batches in batches_ahead(plan, maker, steps, meter=meter, send=send):
             for batch in batches:
                 say(batch.remarks)
             lr = stepper.set_lr(lr_factor(meter.step))
@@ -123,10 +124,16 @@ def _use_less_memory(
 
 
 def batches_ahead(
-    plan: RunPlan, maker: BatchMaker, steps: EpochSteps, *, meter: Meter
+    plan: RunPlan,
+    maker: BatchMaker,
+    steps: EpochSteps,
+    *,
+    meter: Meter,
+    send: Callable[[Batch], Batch] = lambda batch: batch,
 ) -> Iterator[tuple[Step, list[Batch]]]:
     """Yield each step that is left with its micro-batches, prepared while the device works.
 
+    `send` sees each batch in the thread that prepares it.
     Where the micro-batches have become smaller, the step that did not fit comes once more.
     """
     is_cut = True
@@ -136,7 +143,7 @@ def batches_ahead(
         first = meter.progress.steps_into_epoch
         due = steps.between(first, first + plan.total_steps - meter.step)
         jobs = (
-            _begun(plan, maker, step, number, sizes or plan.batch_size)
+            _begun(plan, maker, step, number, sizes or plan.batch_size, send)
             for number, step in enumerate(due, start=meter.step)
         )
         depth = steps_ahead(maker.latents.pictures_ahead, sizes or plan.batch_size)
@@ -153,7 +160,12 @@ def steps_ahead(pictures_ahead: int, sizes: Sequence[int]) -> int:
 
 
 def _begun(
-    plan: RunPlan, maker: BatchMaker, step: Step, number: int, sizes: Sequence[int]
+    plan: RunPlan,
+    maker: BatchMaker,
+    step: Step,
+    number: int,
+    sizes: Sequence[int],
+    send: Callable[[Batch], Batch],
 ) -> Callable[[], tuple[Step, list[Batch]]]:
     """Ask for a step's pictures, and return what gives the step with its micro-batches.
 
@@ -166,4 +178,4 @@ def _begun(
         num_processes=plan.num_processes,
     )
     begun = [maker.begin(step, uses, step_number=number) for uses in shares]
-    return lambda: (step, [batch() for batch in begun])
+    return lambda: (step, [send(batch()) for batch in begun])

@@ -127,8 +127,6 @@ class Stepper:
     fused: FusedBackward | None = None
     """Changes the weights in the backward pass already."""
     average: MovingAverage | None = None
-    saved_tensors: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
-    """Surrounds the forward pass: says where tensors for the backward pass are kept."""
     kernels: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     """Surrounds both passes: says which kernels are preferred."""
     before_change: Callable[[], None] = lambda: None
@@ -160,8 +158,7 @@ class Stepper:
                 # The backward pass may compute parts of the forward pass again: with the same
                 # kernels, or their tensors would not fit.
                 with self.kernels():
-                    with self.saved_tensors():
-                        losses_B = self.objective.losses(self.unet, batch, contexts_BSD)
+                    losses_B = self.objective.losses(self.unet, batch, contexts_BSD)
                     # Gradients are averaged over the processes; the weights hold the share.
                     scale = self.accelerator.num_processes
                     self._backward((losses_B * batch.weights_B).sum() * scale, len(host_batch))

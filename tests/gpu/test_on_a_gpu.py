@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sdft.jobs.benching.planned import planned_bytes
 from sdft.jobs.benching.random_model import fixed_batch, random_model
 from sdft.jobs.benching.rig import build_rig, settings_of
+from sdft.train.batch import Sender
 
 pytestmark = [
     pytest.mark.gpu,
@@ -75,3 +77,33 @@ def test_no_step_waits_for_the_device(values):
         rig.stepper.update([batch])
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_batch_that_was_sent_ahead_is_the_same_and_waits_for_nothing():
+    bundle = random_model(
+        "sd1", device=torch.device("cuda"), toy=True, parts=("unet", "text_encoder")
+    )
+    batch = fixed_batch(bundle, batch_size=4, side_px=256, seed=1)
+    device = torch.device("cuda")
+    sent = Sender(device)(batch)
+    assert torch.equal(sent.latents_BCHW, batch.latents_BCHW), "the host's own stays"
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        arrived = sent.to(device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert arrived.latents_BCHW.device.type == "cuda"
+    assert torch.equal(arrived.latents_BCHW.cpu(), batch.latents_BCHW)
+    assert torch.equal(arrived.contexts_BSD.cpu(), batch.contexts_BSD)
+
+
+@pytest.mark.parametrize("values", [{}, LOW_MEMORY], ids=["usual", "low memory"])
+def test_a_step_takes_the_memory_that_was_planned(values):
+    _, rig = run(**PLAIN | {"mixed_precision": "bf16"} | values)
+    planned = planned_bytes(rig, batch_size=8, side_px=512)
+    batch = fixed_batch(rig.networks.bundle, batch_size=8, side_px=512, seed=3)
+    rig.networks.park_text_encoder()
+    rig.stepper.update([batch])
+    torch.cuda.reset_peak_memory_stats()
+    rig.stepper.update([batch])
+    assert torch.cuda.max_memory_allocated() == pytest.approx(planned, rel=0.10)

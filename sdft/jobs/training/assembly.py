@@ -59,6 +59,7 @@ from sdft.jobs.training.together import Together
 from sdft.jobs.training.visible import require_seen
 from sdft.jobs.training.watching import OVERLAP_RECORD, Watch, build_watch, is_finished
 from sdft.jobs.training.wishes import scales_loss
+from sdft.models.compiling import CompileWatch
 from sdft.rundir import RunDir
 from sdft.train.batch import BatchMaker
 from sdft.train.guard import first_bad_weight
@@ -96,6 +97,8 @@ class TrainingRun:
     emit: Emit
     team: Team
     resumed_from: Path | None
+    compile_watch: CompileWatch | None = None
+    """Where the U-Net is compiled."""
 
     @property
     def keeper(self) -> Keeper:
@@ -123,6 +126,8 @@ class TrainingRun:
             )
         finally:
             self.maker.latents.close()
+            if self.compile_watch is not None:
+                self.compile_watch.close()
         if is_finished(reason):
             self.watch.at_end(self.meter)
         return reason
@@ -154,6 +159,8 @@ class TrainingRun:
         )
 
         def after_step(meter: Meter) -> None:
+            if self.compile_watch is not None:
+                self.compile_watch.after_step(meter.step)
             rollback.after_step(meter)
             between.after_step(meter)
             controlled.after_step(meter.step)
@@ -332,6 +339,7 @@ def prepare_run(
         emit=emit,
         team=team,
         resumed_from=state.path if state else None,
+        compile_watch=CompileWatch(emit) if use.compile is not None else None,
     )
 
 

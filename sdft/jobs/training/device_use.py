@@ -19,6 +19,7 @@ from sdft.config.training import TrainingSettings
 from sdft.events import Emit, Notice, SettingChosen
 from sdft.models.checkpointing import checkpoint_blocks
 from sdft.models.compiling import CompileWishes, compile_unet, why_not_compiled
+from sdft.models.offload import Offload
 
 HOPPER = (9, 0)
 """Compute capability."""
@@ -34,6 +35,8 @@ class DeviceUse:
     gradient_checkpointing: bool = False
     checkpoint_blocks: tuple[str, ...] = ()
     """Of the U-Net; all where none is named."""
+    offloads: bool = False
+    """Whether what these blocks begin with is kept in main memory."""
     channels_last: bool = False
     compile: CompileWishes | None = None
 
@@ -54,6 +57,7 @@ def device_use(
     return DeviceUse(
         gradient_checkpointing=settings.gradient_checkpointing,
         checkpoint_blocks=settings.checkpoint_blocks,
+        offloads=settings.cpu_offload_checkpointing and on_gpu,
         channels_last=on_gpu if settings.channels_last is None else settings.channels_last,
         compile=_compile_wishes(settings, device, num_shapes, total_steps, emit),
     )
@@ -93,7 +97,8 @@ def use_device(unet: Any, text_encoder: Any | None, wishes: DeviceUse) -> None:
     if wishes.channels_last:
         unet.to(memory_format=torch.channels_last)
     if wishes.gradient_checkpointing or wishes.checkpoint_blocks:
-        checkpoint_blocks(unet, wishes.checkpoint_blocks)
+        call = Offload() if wishes.offloads else None
+        checkpoint_blocks(unet, wishes.checkpoint_blocks, call=call)
         if text_encoder is not None:
             # transformers renamed it within version 5.
             enable = getattr(text_encoder, "activation_checkpointing_enable", None)
@@ -121,12 +126,3 @@ def attention_kernels(
         SDPBackend.MATH,
     ]
     return partial(sdpa_kernel, order, set_priority=True)
-
-
-def saved_tensors(
-    settings: TrainingSettings, device: torch.device
-) -> Callable[[], AbstractContextManager[Any]]:
-    """Return what surrounds the forward pass: where it keeps tensors for the backward pass."""
-    if settings.cpu_offload_checkpointing and device.type == "cuda":
-        return partial(torch.autograd.graph.save_on_cpu, pin_memory=True)
-    return nullcontext

@@ -8,7 +8,7 @@ from sdft.config.training import TrainingSettings
 from sdft.formats.caption_reader import CaptionReader
 from sdft.formats.clip_tokens import ClipTokenizer
 from sdft.jobs.training.data import TrainingData
-from sdft.jobs.training.device_use import attention_kernels, saved_tensors
+from sdft.jobs.training.device_use import attention_kernels
 from sdft.jobs.training.masks import CachedMasks
 from sdft.jobs.training.networks import Networks
 from sdft.models.bundle import ModelBundle
@@ -105,7 +105,6 @@ def build_stepper(settings: TrainingSettings, networks: Networks) -> Stepper:
         scaler=networks.scaler,
         rounding=networks.rounding,
         fused=networks.fused,
-        saved_tensors=saved_tensors(settings, networks.accelerator.device),
         kernels=attention_kernels(settings, networks.accelerator.device),
         average=networks.average,
         exchange_gradients=exchange,
