@@ -34,7 +34,7 @@ from sdft.processes import is_started_by_sdft, own_place
 from sdft.rundir import FINISHED, UNFINISHED, RunDir, RunLock, RunStatus
 
 if TYPE_CHECKING:
-    from sdft.jobs.training.assembly import TrainingRun
+    from sdft.jobs.training.running import TrainingRun
     from sdft.jobs.training.team import Team
 
 DEFAULT_NAME = "last"

@@ -61,9 +61,7 @@ def _factored(shape: Shape) -> int:
 
 
 _PAGED_ADAM = OptimizerNeeds(state_bytes=_times(2), follows_weights=False)
-_ADAM_8_BIT = OptimizerNeeds(
-    state_bytes=_in_8_bits(2), follows_weights=False, cpu_weight_copies=4
-)
+_ADAM_8_BIT = OptimizerNeeds(state_bytes=_in_8_bits(2), follows_weights=False, cpu_weight_copies=4)
 _ONE_STATE_8_BIT = OptimizerNeeds(
     state_bytes=_in_8_bits(1), follows_weights=False, cpu_weight_copies=2
 )

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import secrets
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
@@ -19,10 +18,10 @@ from sdft.config.training import TrainingSettings
 from sdft.control import ControlInbox
 from sdft.dataset.report import write_fates
 from sdft.events import Emit, Notice, SettingChosen
-from sdft.jobs.controlled import Controlled
 from sdft.jobs.learning_rate import build_lr_factor
 from sdft.jobs.ordering import order_of
 from sdft.jobs.sources import (
+    PlannedDataset,
     cache_folder,
     loss_weights,
     picture_rules,
@@ -33,148 +32,52 @@ from sdft.jobs.training.card_fit import card_in_use, earlier_settings, fit_to_ca
 from sdft.jobs.training.contexts import cached_contexts
 from sdft.jobs.training.data import TrainingData, training_data
 from sdft.jobs.training.device_use import device_use
-from sdft.jobs.training.held_out import Chosen, hold_out
+from sdft.jobs.training.held_out import Chosen, HeldOut, hold_out
 from sdft.jobs.training.item_record import changes_since, write_items
-from sdft.jobs.training.keeping import Keeper
-from sdft.jobs.training.latents import cached_latents, latent_source
+from sdft.jobs.training.latents import CachedLatents, cached_latents, latent_source
 from sdft.jobs.training.loading import load_model, networks_of
 from sdft.jobs.training.machine import build_accelerator, ddp_wishes
-from sdft.jobs.training.masks import cached_masks
+from sdft.jobs.training.masks import CachedMasks, cached_masks
 from sdft.jobs.training.networks import Networks
 from sdft.jobs.training.recipes import build_batch_maker, build_stepper
-from sdft.jobs.training.resuming import require_same
+from sdft.jobs.training.resuming import RunFacts, require_same
+from sdft.jobs.training.running import TrainingRun
 from sdft.jobs.training.safekeeping import (
-    Rollback,
     build_keeper,
     require_room,
     restore,
     run_facts,
 )
 from sdft.jobs.training.starting import first_place
-from sdft.jobs.training.steering import build_actions
 from sdft.jobs.training.step_size import effective_batch
-from sdft.jobs.training.stopping import ASKED, StopRequest
 from sdft.jobs.training.team import ONLY_ONE, Team
-from sdft.jobs.training.together import Together
 from sdft.jobs.training.visible import require_seen
-from sdft.jobs.training.watching import OVERLAP_RECORD, Watch, build_watch, is_finished
+from sdft.jobs.training.watching import OVERLAP_RECORD, build_watch
 from sdft.jobs.training.wishes import scales_loss
+from sdft.models.bundle import ModelBundle
 from sdft.models.compiling import CompileWatch
 from sdft.rundir import RunDir
-from sdft.train.batch import BatchMaker
 from sdft.train.guard import first_bad_weight
-from sdft.train.loop import BetweenSteps, RunPlan, train
-from sdft.train.lr import Factor
+from sdft.train.loop import RunPlan
 from sdft.train.memory_watch import MemoryWatch
 from sdft.train.meter import Meter
 from sdft.train.remarks import RemarkTeller
 from sdft.train.sampler import Order
 from sdft.train.spill import SpillWatch
-from sdft.train.state import SavedState
-from sdft.train.step import Stepper
+from sdft.train.state import Progress, SavedState
 
 MAX_SEED = 2**31
 """Drawn seeds are this short so that a person can type them; sd-scripts draws 31 bits too."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingRun:
-    """Everything built; `train` does the steps that are left."""
+class _Images:
+    """The pictures of a run: where their latents lie, what is measured, what is trained on."""
 
-    config: Config
-    """With all that was chosen filled in."""
-    plan: RunPlan
+    latents: CachedLatents
+    masks: CachedMasks
+    held_out: HeldOut
     data: TrainingData
-    networks: Networks
-    maker: BatchMaker
-    stepper: Stepper
-    lr_factor: Factor
-    meter: Meter
-    watch: Watch
-    say: RemarkTeller
-    inbox: ControlInbox | None
-    """None but in the main process."""
-    emit: Emit
-    team: Team
-    resumed_from: Path | None
-    compile_watch: CompileWatch | None = None
-    """Where the U-Net is compiled."""
-
-    @property
-    def keeper(self) -> Keeper:
-        return self.watch.keeper
-
-    def train(self, stop: StopRequest) -> str | None:
-        """Do the updates that are left; return why it stopped early, or None at the end."""
-        together = None
-        if self.team.size > 1:
-            together = Together(self.team, stop, self.inbox, self.say)
-        self.watch.at_first(self.meter)
-        device = self.networks.accelerator.device
-        if device.type == "cuda":
-            # What encoding and first samples took is no part of the plan of a step.
-            torch.cuda.reset_peak_memory_stats(device)
-        try:
-            reason = train(
-                plan=self.plan,
-                maker=self.maker,
-                stepper=self.stepper,
-                lr_factor=self.lr_factor,
-                meter=self.meter,
-                between=self._between(stop, together),
-                say=self.say if together is None else together.say,
-            )
-        finally:
-            self.maker.latents.close()
-            if self.compile_watch is not None:
-                self.compile_watch.close()
-        if is_finished(reason):
-            self.watch.at_end(self.meter)
-        return reason
-
-    def _between(self, stop: StopRequest, together: Together | None) -> BetweenSteps:
-        """Return what the loop calls: guards first, then who watches and saves, then orders."""
-        settings = self.config.training
-        between = self.watch.between(together or stop)
-        rollback = Rollback(
-            keeper=self.keeper,
-            networks=self.networks,
-            settings=settings,
-            emit=self.emit,
-            team=self.team,
-        )
-        inbox = together or self.inbox
-        assert inbox is not None, "one process is the main process"
-        controlled = Controlled(
-            inbox,
-            build_actions(
-                watch=self.watch,
-                networks=self.networks,
-                meter=self.meter,
-                optimizer_type=settings.optimizer_type,
-                stop=lambda: stop.ask(ASKED),
-            ),
-            emit=self.emit,
-            stop_reason=together or stop,
-        )
-
-        def after_step(meter: Meter) -> None:
-            if self.compile_watch is not None:
-                self.compile_watch.after_step(meter.step)
-            rollback.after_step(meter)
-            between.after_step(meter)
-            controlled.after_step(meter.step)
-
-        return replace(between, after_step=after_step)
-
-    def save_at_end(self) -> Path:
-        """Write the last checkpoint, and the state where one was asked for; return the former."""
-        progress = self.meter.progress
-        settings = self.config.training
-        checkpoint = self.keeper.save_checkpoint(self.keeper.output_name, progress)
-        if settings.save_state or settings.save_state_on_train_end:
-            self.keeper.save_state(progress)
-        return checkpoint
 
 
 def prepare_run(
@@ -192,19 +95,7 @@ def prepare_run(
 
     Raises: SdftError of every kind.
     """
-    unseeded = config
-    config = team.from_main(lambda: with_seed(unseeded, state, emit))
-    require_seen(config, team)
-    dataset = team.from_main(lambda: plan_dataset(config, emit=emit))
-    planned_bytes: Mapping[tuple[int, int], int] = {}
-    if config.training.device != "cpu" and torch.cuda.is_available():
-        unfitted = config
-        # All use the same settings, even where their cards differ.
-        config, planned_bytes = team.from_main(
-            lambda: fit_to_card(
-                unfitted, dataset, card_in_use(), earlier=earlier_settings(run, state), emit=emit
-            )
-        )
+    config, dataset, planned_bytes = _settle(config, run=run, state=state, emit=emit, team=team)
     settings = config.training
     accelerator = build_accelerator(
         device=settings.device,
@@ -216,35 +107,8 @@ def prepare_run(
         ddp=ddp_wishes(settings),
     )
     bundle = team.in_turn(lambda: load_model(settings))
-    latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit, team=team)
-    placements = dataset.plan.placements
-    cache = cache_folder(config)
-    masks = team.from_main(
-        lambda: cached_masks(config, placements, latents.keys, folder=cache, emit=emit)
-    )
-    held_out = hold_out(
-        config,
-        Chosen(placements=placements, keys=latents.keys, masks=masks.keys),
-        bundle=bundle,
-        accelerator=accelerator,
-        record=run.path / OVERLAP_RECORD,
-        emit=emit,
-        team=team,
-    )
-    # The pictures of a validation folder went into the same store.
-    latents.store.refresh()
-    if team.is_main:
-        rejected = (*dataset.rejected, *latents.rejected)
-        write_fates(run.fates_file, dataset.index, dataset.plan, rejected, held_out.paths)
-    data = training_data(
-        held_out.train.placements,
-        held_out.train.keys,
-        words=word_rules(config.datasets),
-        pictures=picture_rules(config.datasets),
-        loss_weights=loss_weights(config.datasets, settings.prior_loss_weight),
-        batch_size=dataset.batch_sizes,
-        masks=held_out.train.masks,
-    )
+    images = _images(config, dataset, bundle, accelerator, run=run, emit=emit, team=team)
+    data = images.data
     plan = run_plan(settings, data, accelerator, emit, state=state)
     use = device_use(
         settings,
@@ -255,19 +119,7 @@ def prepare_run(
     )
     networks = networks_of(settings, bundle, accelerator, use, emit)
     facts = run_facts(config, data, networks, plan)
-    if state is None:
-        progress = first_place(settings, plan, emit)
-    else:
-        digest = state.identity.parts.get("dataset", "")
-        changed = require_same(
-            state,
-            facts,
-            allowed=settings.allow_changed,
-            dataset_changes=changes_since(run.items, digest, data),
-            emit=emit,
-        )
-        restore(networks, state, settings=settings, changed=changed)
-        progress = state.progress
+    progress = _place(settings, state, facts, networks, plan, data, run=run, emit=emit)
     if team.is_main:
         write_items(run.items, data)
     meter = Meter(
@@ -300,21 +152,21 @@ def prepare_run(
     contexts = team.from_main(
         lambda: cached_contexts(
             settings,
-            held_out.train.placements,
+            images.held_out.train.placements,
             word_rules(config.datasets),
             networks,
-            folder=cache,
+            folder=cache_folder(config),
             emit=emit,
         )
     )
     if contexts is not None:
         networks.park_text_encoder()
-    source = latent_source(settings, latents, bundle, accelerator, emit)
-    maker = build_batch_maker(settings, data, bundle, source, masks, plan, contexts)
+    source = latent_source(settings, images.latents, bundle, accelerator, emit)
+    maker = build_batch_maker(settings, data, bundle, source, images.masks, plan, contexts)
     stepper = build_stepper(settings, networks)
     watch = build_watch(
         config,
-        held_out,
+        images.held_out,
         run=run,
         networks=networks,
         stepper=stepper,
@@ -341,6 +193,97 @@ def prepare_run(
         resumed_from=state.path if state else None,
         compile_watch=CompileWatch(emit) if use.compile is not None else None,
     )
+
+
+def _settle(
+    config: Config, *, run: RunDir, state: SavedState | None, emit: Emit, team: Team
+) -> tuple[Config, PlannedDataset, Mapping[tuple[int, int], int]]:
+    """Return the settings with all that was left open, the indexed images, and the bytes of the
+    device that each bucket is planned to take; none on a CPU."""
+    unseeded = config
+    config = team.from_main(lambda: with_seed(unseeded, state, emit))
+    require_seen(config, team)
+    dataset = team.from_main(lambda: plan_dataset(config, emit=emit))
+    planned_bytes: Mapping[tuple[int, int], int] = {}
+    if config.training.device != "cpu" and torch.cuda.is_available():
+        unfitted = config
+        # All use the same settings, even where their cards differ.
+        config, planned_bytes = team.from_main(
+            lambda: fit_to_card(
+                unfitted, dataset, card_in_use(), earlier=earlier_settings(run, state), emit=emit
+            )
+        )
+    return config, dataset, planned_bytes
+
+
+def _images(
+    config: Config,
+    dataset: PlannedDataset,
+    bundle: ModelBundle,
+    accelerator: Accelerator,
+    *,
+    run: RunDir,
+    emit: Emit,
+    team: Team,
+) -> _Images:
+    """Encode what the cache lacks, hold out what is measured, and write every image's fate."""
+    settings = config.training
+    latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit, team=team)
+    placements = dataset.plan.placements
+    cache = cache_folder(config)
+    masks = team.from_main(
+        lambda: cached_masks(config, placements, latents.keys, folder=cache, emit=emit)
+    )
+    held_out = hold_out(
+        config,
+        Chosen(placements=placements, keys=latents.keys, masks=masks.keys),
+        bundle=bundle,
+        accelerator=accelerator,
+        record=run.path / OVERLAP_RECORD,
+        emit=emit,
+        team=team,
+    )
+    # The pictures of a validation folder went into the same store.
+    latents.store.refresh()
+    if team.is_main:
+        rejected = (*dataset.rejected, *latents.rejected)
+        write_fates(run.fates_file, dataset.index, dataset.plan, rejected, held_out.paths)
+    data = training_data(
+        held_out.train.placements,
+        held_out.train.keys,
+        words=word_rules(config.datasets),
+        pictures=picture_rules(config.datasets),
+        loss_weights=loss_weights(config.datasets, settings.prior_loss_weight),
+        batch_size=dataset.batch_sizes,
+        masks=held_out.train.masks,
+    )
+    return _Images(latents=latents, masks=masks, held_out=held_out, data=data)
+
+
+def _place(
+    settings: TrainingSettings,
+    state: SavedState | None,
+    facts: RunFacts,
+    networks: Networks,
+    plan: RunPlan,
+    data: TrainingData,
+    *,
+    run: RunDir,
+    emit: Emit,
+) -> Progress:
+    """Return where the run begins; a state's weights and optimizer are put back."""
+    if state is None:
+        return first_place(settings, plan, emit)
+    digest = state.identity.parts.get("dataset", "")
+    changed = require_same(
+        state,
+        facts,
+        allowed=settings.allow_changed,
+        dataset_changes=changes_since(run.items, digest, data),
+        emit=emit,
+    )
+    restore(networks, state, settings=settings, changed=changed)
+    return state.progress
 
 
 def with_seed(config: Config, state: SavedState | None, emit: Emit) -> Config:

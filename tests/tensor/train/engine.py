@@ -73,7 +73,8 @@ def with_small_unet(bundle, seed=3):
 
 def part_of(batch, start, stop):
     values = {name: getattr(batch, name) for name in batch.__slots__}
-    return Batch(**{n: None if v is None else v[start:stop] for n, v in values.items()})
+    cut = {n: v[start:stop] if isinstance(v, torch.Tensor) else v for n, v in values.items()}
+    return Batch(**cut)
 
 
 def text_reader(bundle):
