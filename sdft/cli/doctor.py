@@ -10,7 +10,6 @@ import typer
 
 from sdft.cli.common import CONTEXT, Json, JsonOut, Quiet, new_app
 from sdft.cli.output import Output, deliver, spoken
-from sdft.language import cells, padded
 
 if TYPE_CHECKING:
     from sdft.jobs.diagnosis import DoctorResult
@@ -71,6 +70,8 @@ def _pack(path: Path, out: Path | None, output: Output) -> None:
 
 
 def _words(result: DoctorResult) -> str:
+    from sdft.language import cells, padded
+
     words = spoken(sys.stdout)
     state_width = max(cells(words(f"doctor.{finding.state}")) for finding in result.findings) + 2
     width = max(len(finding.name) for finding in result.findings)
