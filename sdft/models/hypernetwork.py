@@ -280,9 +280,11 @@ class RandomPasses:
     The numbers follow from the seed and the number of the pass, so a resumed run draws the same.
     """
 
-    def __init__(self, network: nn.Module, *, seed: int) -> None:
+    def __init__(self, network: nn.Module, *, seed: int, rank: int = 0) -> None:
+        """`rank` is the number of this process among several, which draw other numbers each."""
         self._network = network
         self._seed = seed
+        self._of_process = (rank,) if rank else ()
         self.num_passes = 0
 
     def before(self, unet: nn.Module) -> None:
@@ -291,5 +293,7 @@ class RandomPasses:
 
     def _begin(self, unet: nn.Module, inputs: object) -> None:
         if self._network.training:
-            torch.manual_seed(seed64(self._seed, "hypernetwork pass", self.num_passes))
+            torch.manual_seed(
+                seed64(self._seed, "hypernetwork pass", self.num_passes, *self._of_process)
+            )
             self.num_passes += 1

@@ -101,6 +101,10 @@ def half(ground):
         max_train_epochs=None,
         max_train_steps=2,
         save_state_on_train_end=True,
+        # How gradients are exchanged changes none of their bits.
+        ddp_timeout=5,
+        ddp_gradient_as_bucket_view=True,
+        ddp_static_graph=True,
     )
     ran.require(0, 0)
     return out
@@ -131,6 +135,8 @@ def test_a_state_of_two_processes_goes_on_with_as_many_as_there_are(
     chosen = [line for line in events(tmp_path) if line["event"] == "SettingChosen"]
     kept = [line["value"] for line in chosen if line["name"] == "images a step"]
     assert kept == ([] if ranks == 2 else [[4]])
+    inexact = [line["message"] for line in events(tmp_path) if line.get("topic") == "exactness"]
+    assert ["processes 2, now" in one for one in inexact] == ([] if ranks == 2 else [True])
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def hypernetwork_of(
     apply_hypernetworks(unet, [network])
     passes = None
     if network.structure.is_random:
-        passes = RandomPasses(network, seed=settings.seed or 0)
+        passes = RandomPasses(network, seed=settings.seed or 0, rank=accelerator.process_index)
         passes.before(unet)
     named = {_PREFIX + name: weight for name, weight in network.named_parameters()}
     rates = dict.fromkeys(named, settings.learning_rate)

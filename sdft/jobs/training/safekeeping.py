@@ -62,7 +62,7 @@ def run_facts(config: Config, data: TrainingData, networks: Networks, plan: RunP
             }
         ),
         settings=named_values(any_length),
-        machine=machine_facts(networks.accelerator.device),
+        machine=machine_facts(networks.accelerator.device, plan.num_processes),
     )
 
 

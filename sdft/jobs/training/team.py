@@ -7,6 +7,8 @@ the same order. What belongs to the gradients goes through accelerate.
 from __future__ import annotations
 
 import os
+import socket
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -30,11 +32,21 @@ Value = TypeVar("Value")
 JOIN_S = 300.0
 """How long the processes wait for each other at the start; loading torch takes seconds."""
 
+TRY_S = 5.0
+"""For one try to reach the main process, which may have another port by now."""
+
+_MEETING_KEY = "sdft/meeting"
+
+_TcpStore: Any = dist.TCPStore  # type: ignore[attr-defined]
+
 EXCHANGE_TIMEOUT = timedelta(days=7)
 """One waits while another reads a whole dataset. A process that dies is noticed at once."""
 
 MAX_DETAIL = 200
 """Characters of what torch says of a failed exchange."""
+
+_CLOSED = ("Connection closed by peer", "Connection reset by peer")
+"""What gloo says where a process is gone."""
 
 LAST_WORDS_S = 30.0
 """How long the others let the main process say what ends all of them."""
@@ -246,8 +258,9 @@ def exchanging(*, only_lost: bool = False) -> Iterator[None]:
     except RuntimeError as error:
         if only_lost and not is_peer_lost(error):
             raise
-        detail = str(error).partition("\n")[0][:MAX_DETAIL]
-        raise PeerLost(f"another process of this run has ended ({detail})") from error
+        text = str(error).partition("\n")[0][:MAX_DETAIL]
+        detail = "" if any(mark in text for mark in _CLOSED) else f" ({text})"
+        raise PeerLost(f"another process of this run has ended{detail}") from error
 
 
 def is_peer_lost(error: RuntimeError) -> bool:
@@ -259,14 +272,53 @@ def is_peer_lost(error: RuntimeError) -> bool:
 
 
 def _meeting_place(place: Place) -> Any:
+    """Return the store by which the processes find each other.
+
+    Raises: EnvironmentFault.
+    """
     try:
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+            return _store_beside_the_agents(place)
         meeting = dist.rendezvous(  # type: ignore[attr-defined]
             "env://", place.rank, place.size, timeout=timedelta(seconds=JOIN_S)
         )
         store, _, _ = next(meeting)
+        return store
     except (RuntimeError, ValueError) as error:
         raise _did_not_join(place, error) from error
-    return store
+
+
+def _store_beside_the_agents(place: Place) -> Any:
+    """Return a store of this start's own, found by way of the one that torchrun's agents share.
+
+    The agents' store still has what was written before a new start, and tells starts apart by a
+    count that differs between the agents where a machine was lost.
+    """
+    host = os.environ["MASTER_ADDR"]
+    wait = timedelta(seconds=JOIN_S)
+    agents = _TcpStore(host, int(os.environ["MASTER_PORT"]), is_master=False, timeout=wait)
+    if place.is_main:
+        own = _TcpStore(host, 0, is_master=True, timeout=wait, wait_for_workers=False)
+        agents.set(_MEETING_KEY, str(own.port))
+        return own
+    deadline_s = time.monotonic() + JOIN_S
+    while True:
+        # Perhaps still that of the start before, whose process is gone.
+        port = int(agents.get(_MEETING_KEY))
+        if _is_listening(host, port):
+            return _TcpStore(host, port, is_master=False, timeout=wait)
+        if time.monotonic() > deadline_s:
+            raise dist.DistNetworkError(f"nobody listens at {host}:{port}")
+        time.sleep(TRY_S / 10)
+
+
+def _is_listening(host: str, port: int) -> bool:
+    """Tell whether a connection can be made; torch's own try prints pages where it cannot."""
+    try:
+        with socket.create_connection((host, port), timeout=TRY_S):
+            return True
+    except OSError:
+        return False
 
 
 def _did_not_join(place: Place, error: Exception) -> EnvironmentFault:

@@ -262,6 +262,18 @@ def test_dropout_of_a_pass_follows_from_the_seed_and_the_number_of_the_pass():
     assert passes.num_passes == 2
 
 
+def test_each_of_several_processes_drops_other_values_of_a_pass():
+    network = Hypernetwork([64], DEEP.structure).train()
+    drawn = []
+    for rank in (0, 1, 1):
+        probe = nn.Identity()
+        RandomPasses(network, seed=9, rank=rank).before(probe)
+        probe(torch.zeros(1))
+        drawn.append(network.pair(64)[0](torch.ones(1, 50, 64)).detach())
+    assert not torch.equal(drawn[0], drawn[1])
+    assert torch.equal(drawn[1], drawn[2])
+
+
 # ---- files
 
 
