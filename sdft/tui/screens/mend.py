@@ -10,13 +10,14 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.content import Content
-from textual.widgets import Footer, Static, TextArea
+from textual.widgets import Static, TextArea
 
 from sdft.config.document import parsed
 from sdft.errors import ConfigError, SdftError
 from sdft.files import write_bytes
 from sdft.tui.rows import literal
 from sdft.tui.shell import Worded
+from sdft.tui.widgets.key_row import KeyRow
 
 _LINE = re.compile(r":(\d+)$")
 
@@ -43,7 +44,7 @@ class MendScreen(Worded):
             yield Static(Content(self.words("mend.title")), classes="pane-title")
             yield Static(literal(str(self._error), "$error"), id="mend-problem")
             yield TextArea(self._text, show_line_numbers=True, soft_wrap=False, id="mend-text")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyRow()
 
     def on_mount(self) -> None:
         area = self.query_one(TextArea)

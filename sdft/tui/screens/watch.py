@@ -16,7 +16,7 @@ from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.widgets import Footer, Input, ProgressBar, Static, TabbedContent, TabPane
+from textual.widgets import Input, ProgressBar, Static, TabbedContent, TabPane
 from textual.worker import get_current_worker
 
 from sdft.errors import SdftError
@@ -30,6 +30,7 @@ from sdft.tui.themes import curve_colors
 from sdft.tui.viewing import CHARTS, Colors, Viewing, chart_names, chart_plan, step_range
 from sdft.tui.widgets.chart import Chart
 from sdft.tui.widgets.event_log import EventLog
+from sdft.tui.widgets.key_row import KeyRow
 from sdft.tui.widgets.samples import Samples
 from sdft.views.find_runs import runs_below
 from sdft.views.history import NUM_LOG_LINES
@@ -144,7 +145,7 @@ class WatchScreen(Steering):
             with TabPane(words("tab.config"), id="config"), VerticalScroll():
                 yield Static(Content(words("config.empty")), id="config-text")
         yield Static("", id="asked-row")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyRow()
 
     def on_mount(self) -> None:
         # Only panes and charts take the focus; with the tabs in the round every second Tab

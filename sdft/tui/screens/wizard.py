@@ -15,7 +15,7 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.widgets import ContentSwitcher, Footer, Input, Static, Tab, Tabs
+from textual.widgets import ContentSwitcher, Input, Static, Tab, Tabs
 from textual.worker import get_current_worker
 
 from sdft.config.document import shown
@@ -31,6 +31,7 @@ from sdft.tui.screens.ask import AskYes
 from sdft.tui.screens.jump import JumpScreen
 from sdft.tui.screens.launching import Launching
 from sdft.tui.screens.recent import AskRecent
+from sdft.tui.widgets.key_row import KeyRow
 from sdft.tui.widgets.setting_field import SettingField
 
 PANES = {
@@ -109,7 +110,7 @@ class WizardScreen(Launching):
         yield Tabs(*(Tab(self._tab(step), id=f"tab-{step}") for step in STEPS), id="steps")
         yield ContentSwitcher(id="panes")
         yield Static("", id="hint")
-        yield Footer(compact=True, show_command_palette=False)
+        yield KeyRow()
 
     async def on_mount(self) -> None:
         # The step keys do what the row of tabs would do with the keys.
