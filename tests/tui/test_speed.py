@@ -15,10 +15,13 @@ from textual.pilot import Pilot
 
 from sdft.tui.shell import quiet_collector
 from sdft.tui.watch_app import WatchApp
+from tests.slowness import slowness
 from tests.tui.piloting import play, until, until_shown
 from tests.tui.recorder import Recorder, example_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Image.Image.getdata:DeprecationWarning")
+
+LONGEST_S = 0.05
 
 FIRST_PAINT = """
 import time, sys
@@ -61,8 +64,6 @@ def test_the_first_screen_is_painted_within_a_second_and_without_torch(tmp_path:
     assert float(painted_s) < 1
 
 
-# A shared machine that is slow for minutes fails it without any fault.
-@pytest.mark.long
 def test_no_handler_holds_the_screen_longer_than_50_ms(tmp_path: Path) -> None:
     """Measures what the event loop does in one go while a run of many events is looked through."""
     recorder = example_run(tmp_path / "cats.run", steps_done=230)
@@ -73,9 +74,13 @@ def test_no_handler_holds_the_screen_longer_than_50_ms(tmp_path: Path) -> None:
     recorder.fates(num_used=5000)
     longest_s = []
     # Three times at most: a machine that is busy with other things is slow now and then.
-    while len(longest_s) < 3 and min(longest_s, default=1.0) >= 0.05:
-        longest_s.append(longest_handler_s(recorder))
-    assert min(longest_s) < 0.05, longest_s
+    while len(longest_s) < 3 and min(longest_s, default=1.0) >= LONGEST_S:
+        before = slowness()
+        took_s = longest_handler_s(recorder)
+        # Cores that others share are slower for everything: the limit is for their usual speed.
+        longest_s.append(took_s / max(before, slowness()))
+    print(f"longest handler: {1000 * min(longest_s):.0f} ms at the usual speed")
+    assert min(longest_s) < LONGEST_S, longest_s
 
 
 def longest_handler_s(recorder: Recorder) -> float:
