@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from sdft.collector import no_collections
 from sdft.dataset.records import BucketPlan, DatasetIndex, Rejected, Size
 from sdft.dataset.tables import PlacementTable
 from sdft.files import whole_file
@@ -158,7 +159,8 @@ def write_fates(
         rows = fates(index, plan, rejected, held_out)
         with whole_file(path) as part:
             return _write_csv(part, rows)
-    lines = fate_lines(index, plan, rejected, held_out)
+    with no_collections():
+        lines = fate_lines(index, plan, rejected, held_out)
     with whole_file(path) as part, part.open("w", encoding="ascii", newline="\n") as file:
         file.writelines(lines)
     return len(lines)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
 
+from sdft.collector import no_collections
 from sdft.errors import DataError
 from sdft.files import write_bytes
 from sdft.jobs.training.data import TrainingData
@@ -32,11 +33,12 @@ def write_items(folder: Path, data: TrainingData) -> None:
     path = _path(folder, data.digest)
     if path.exists():
         return
-    # What json.dumps gives for such a list, without its price for each of a million.
-    lines = [
-        f'[{quoted(name)}, "{words}", "{pixels}", {repeats}]'
-        for name, (words, pixels, repeats) in items_of(data).items()
-    ]
+    with no_collections():
+        # What json.dumps gives for such a list, without its price for each of a million.
+        lines = [
+            f'[{quoted(name)}, "{words}", "{pixels}", {repeats}]'
+            for name, (words, pixels, repeats) in items_of(data).items()
+        ]
     packed = gzip.compress("\n".join(lines).encode("ascii"), compresslevel=1, mtime=0)
     write_bytes(path, packed)
 
