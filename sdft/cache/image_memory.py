@@ -1,7 +1,7 @@
 """Remembers headers and captions of image files in one SQLite file.
 
 In: paths. Out: what an earlier index saw of them. Rollback journal; a copy on the local disk where
-the file lies on a network share. Rows are looked up some hundred at a time and never all held.
+the file lies on a network share. Rows are looked up some thousand at a time and never all held.
 """
 
 from __future__ import annotations

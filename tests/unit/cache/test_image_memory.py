@@ -216,6 +216,22 @@ def test_changes_here_and_there_come_to_what_an_index_without_memory_sees(many, 
     assert any("several lines" in notice.what for notice in second.notices)
 
 
+def test_remembered_files_that_cannot_be_asked_for_any_more_are_named(many, tmp_path, opened):
+    cache = tmp_path / "cache"
+    index_with_memory(many, cache)
+    opened.take()
+    for name in ("16.png", "18.caption"):
+        (many / name).unlink()
+        try:
+            (many / name).symlink_to(tmp_path / "nothing")
+        except OSError:
+            pytest.skip("links are not allowed here")
+    second = index_with_memory(many, cache)
+    assert opened.take() == (0, 0)
+    assert [entry.path.name for entry in second.rejected] == ["16.png", "18.png"]
+    assert second == build_index([[SubsetSpec(image_dir=many)]], emit=lambda event: None)
+
+
 def test_the_two_ways_of_asking_a_disk_open_the_same(many, tmp_path, opened):
     first = index_with_memory(many, tmp_path / "cache")
     assert opened.take() == (40, 32)
