@@ -19,6 +19,7 @@ import psutil
 
 from sdft.errors import DataError, EnvironmentFault, SdftError, UserError
 from sdft.files import whole_file
+from sdft.urls import is_url
 
 LOOKUPS_AT_ONCE = 500
 """SQLite takes at least 999 values in a statement."""
@@ -110,7 +111,8 @@ def path_keys(paths: Sequence[str]) -> list[bytes]:
     if not paths:
         return []
     whole = [
-        path if path[:1] == "/" or os.path.isabs(path) else os.path.abspath(path) for path in paths
+        path if path[:1] == "/" or os.path.isabs(path) or is_url(path) else os.path.abspath(path)
+        for path in paths
     ]
     # All in one: no path holds a zero, and a call for each takes longer than looking it up.
     return os.fsencode("\0".join(whole)).split(b"\0")

@@ -24,6 +24,7 @@ from sdft.cache.database import (
     rows_by_path,
     transaction,
 )
+from sdft.dataset.objects import ObjectPath
 from sdft.errors import DataError
 
 DIGEST_BYTES = 16
@@ -87,6 +88,9 @@ def read_with_digest(path: Path) -> ReadFile:
 
     Raises: DataError where it keeps changing; OSError where it cannot be read.
     """
+    if isinstance(path, ObjectPath):
+        # Its state is that of the listing, and a store hands out whole objects only.
+        return _with_digest(path.read_bytes(), FileVersion.of(path))
     for _ in range(TRIES):
         with path.open("rb") as file:
             before = os.fstat(file.fileno())
@@ -95,9 +99,13 @@ def read_with_digest(path: Path) -> ReadFile:
         same = (before.st_size, before.st_mtime_ns) == (after.st_size, after.st_mtime_ns)
         if same and len(content) == after.st_size:
             version = FileVersion(path=path, size_bytes=after.st_size, mtime_ns=after.st_mtime_ns)
-            digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
-            return ReadFile(content=content, known=KnownFile(version=version, digest=digest))
+            return _with_digest(content, version)
     raise DataError(what="it keeps changing while it is read", where=str(path))
+
+
+def _with_digest(content: bytes, version: FileVersion) -> ReadFile:
+    digest = blake2b(content, digest_size=DIGEST_BYTES).hexdigest()
+    return ReadFile(content=content, known=KnownFile(version=version, digest=digest))
 
 
 class FileDigests:

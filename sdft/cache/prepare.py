@@ -18,6 +18,7 @@ from sdft.cache.latent_keys import KeyTable, LatentKeys
 from sdft.cache.npz import npz_names, read_npz
 from sdft.cache.pipeline import Picture
 from sdft.cache.store import TensorStore
+from sdft.dataset.objects import notes_of
 from sdft.dataset.pixels import decode_rgb, fit
 from sdft.dataset.records import Item, Placement
 from sdft.dataset.tables import PlacementTable
@@ -135,6 +136,7 @@ class Preparer:
         file = read_with_digest(item.path)
         if file.known.version != version_of(item):
             notes.append(f"{item.path} changed after it was indexed; it is used as it is now")
+        notes += notes_of(item.path)
         keys = self.keys_of(number, file.known.digest)
         absent = absent_keys(self.store, keys.present)
         return Prepared(

@@ -20,6 +20,7 @@ from sdft.config.positions import KeyPath
 from sdft.config.settings import settings_of
 from sdft.config.values import Given, typed_values
 from sdft.errors import Problem, nearest
+from sdft.urls import UrlPath
 
 ONLY_WITH_CAPTION_FILES = ("caption_extension", "class_tokens", "is_reg")
 """Keys that say nothing about a subset whose captions stand in a metadata file."""
@@ -245,7 +246,8 @@ def _inherited(
 
 def missing_path(path: Path, kind: str) -> tuple[str, str] | None:
     """Return (what, fix) where a path that should exist does not; `kind` is folder or file."""
-    if path.is_dir() if kind == "folder" else path.is_file():
+    # What is on an object store is asked for only once, when it is listed.
+    if isinstance(path, UrlPath) or (path.is_dir() if kind == "folder" else path.is_file()):
         return None
     if path.exists():
         return f"{path} is not a {kind}", ""

@@ -182,6 +182,14 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
         group="cache",
         decides=False,
     )
+    object_cache_gb: float = setting(
+        50.0,
+        gt=0,
+        unit="GB",
+        help="How much of images of object stores is kept on this machine's disk.",
+        group="cache",
+        decides=False,
+    )
     # float32 by default: a cached run then sees the very latents of an uncached one, at 64 KiB
     # for a 512 px image, which is little beside the image itself.
     cache_dtype: Literal["fp16", "fp32", "bf16"] = setting(

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from sdft.config.document import quoted_path
 from sdft.config.settings import Setting, setting_named
 from sdft.errors import Problem, nearest
+from sdft.urls import UrlPath, holds_credentials, is_url
 
 PATH_OR_WORD = {"resume": ("auto",), "metadata_thumbnail": ("data:",)}
 """Settings that hold a path, or a text that begins with one of these words."""
@@ -23,6 +24,9 @@ PATH_OR_WORD = {"resume": ("auto",), "metadata_thumbnail": ("data:",)}
 _ESCAPES = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\f": r"\f", "\r": r"\r"}
 _ESCAPES |= {"\x1b": r"\e"}
 
+
+TAKES_URL = ("image_dir", "metadata_file")
+"""Paths that may be on an object store."""
 
 MAX_PATH_CHARACTERS = 4095
 MAX_NAME_CHARACTERS = 255
@@ -45,6 +49,8 @@ def resolve_path(text: str, cwd: Path, folder: Path | None) -> Path:
 
     A path that exists in neither place is taken from the current folder.
     """
+    if is_url(text):
+        return UrlPath(text)
     path = Path(text)
     if text.startswith(("~/", "~\\")) and not (cwd / path).exists():
         path = path.expanduser()
@@ -114,12 +120,29 @@ def _path_problem(setting: Setting, one: Given) -> Problem | None:
             "control_character",
             {"name": setting.name, "value": repr(value)},
         )
+    if is_url(value) and (problem := _url_problem(setting, value, one.where)) is not None:
+        return problem
     parts = value.replace("\\", "/").split("/")
     if len(value) > MAX_PATH_CHARACTERS or max(map(len, parts)) > MAX_NAME_CHARACTERS:
         return Problem(f"{setting.name} is longer than a path can be", one.where)
     if any(0xD800 <= ord(character) < 0xE000 for character in value):
         return Problem(
             f"{setting.name} is not valid Unicode: {value!r}", one.where, "rename the file"
+        )
+    return None
+
+
+def _url_problem(setting: Setting, url: str, where: str) -> Problem | None:
+    if setting.name not in TAKES_URL:
+        return Problem(
+            f"{setting.name} cannot be a URL", where, f"{' and '.join(TAKES_URL)} can; give a path"
+        )
+    if holds_credentials(url):
+        # Without the value: it would stand in every log.
+        return Problem(
+            f"{setting.name} is a URL with a user or a query, where passwords and signatures stand",
+            where,
+            "give it without; credentials come from the environment or the store's own profile",
         )
     return None
 

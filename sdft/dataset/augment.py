@@ -14,6 +14,7 @@ import numpy as np
 
 from sdft.dataset.colours import change_colours
 from sdft.dataset.crops import centre_boxes, face_geometry, face_of, mirrored, random_box
+from sdft.dataset.objects import notes_of
 from sdft.dataset.pixels import decode_rgb, fit
 from sdft.dataset.records import Box, BucketPlan, Placement, Size
 from sdft.dataset.tables import PlacementTable
@@ -77,6 +78,8 @@ class Drawn:
     problem: str = ""
     has_changed: bool = False
     """The file is not the one that was indexed."""
+    notes: tuple[str, ...] = ()
+    """What should be said of reading it."""
 
 
 def draw_picture(job: PictureJob, address: Address) -> Drawn:
@@ -104,7 +107,7 @@ def draw_picture(job: PictureJob, address: Address) -> Drawn:
         pixels_HWC = change_colours(pixels_HWC, address.stream("colour"))
     if job.rules.flip_aug and is_mirrored(address):
         pixels_HWC = mirrored(pixels_HWC)
-    return Drawn(rgb_HWC=pixels_HWC, has_changed=has_changed)
+    return Drawn(rgb_HWC=pixels_HWC, has_changed=has_changed, notes=notes_of(job.path))
 
 
 def geometry(job: PictureJob, address: Address) -> tuple[Size, Box]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from sdft.dataset.sources import LOCAL, Source
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
@@ -31,6 +33,8 @@ class Candidates:
     """Their paths."""
     captions: list[str] | None = None
     """Known already (from metadata), or None; then there are no caption files."""
+    source: Source = LOCAL
+    """Where all of them lie."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -51,6 +55,7 @@ class Candidates:
             caption_names=self.caption_names[start:stop],
             caption_files=self.caption_files[start:stop],
             captions=None if self.captions is None else self.captions[start:stop],
+            source=self.source,
         )
 
     def sort(self) -> None:

@@ -17,8 +17,10 @@ from sdft.dataset.captions import caption_stems
 from sdft.dataset.listing import Folder, Listing, extension_of, list_folder
 from sdft.dataset.matching import Matches, match_keys
 from sdft.dataset.metadata import read_metadata
+from sdft.dataset.object_cache import ObjectCache
 from sdft.dataset.records import Rejected, SubsetSpec
 from sdft.errors import DataError, Problem
+from sdft.urls import UrlPath
 
 NUM_EXAMPLES = 3
 """So many names stand in a message; the rest is a number."""
@@ -52,23 +54,59 @@ class Gathered:
         self.finders.clear()
 
 
-def gather(spec: SubsetSpec, dataset: int, subset: int) -> Gathered:
-    """Return a subset's image files; what stops the whole job is in `problems`."""
+def gather(
+    spec: SubsetSpec, dataset: int, subset: int, objects: ObjectCache | None = None
+) -> Gathered:
+    """Return a subset's image files; what stops the whole job is in `problems`.
+
+    `objects` is where those of object stores are kept; needed only where there are some.
+    """
     assert spec.image_dir or spec.metadata_file, "a subset has a folder or a metadata file"
     gathered = Gathered(spec, dataset, subset)
     root = spec.image_dir or spec.metadata_file.parent  # type: ignore[union-attr]
     try:
-        listing = list_folder(root, recursive=spec.recursive)
+        listing = _listed(gathered, root, objects)
     except OSError as error:
         gathered.problems.append(_cannot_list(root, error))
         return gathered
+    try:
+        metadata_file = _readable(spec.metadata_file, objects)
+    except OSError as error:
+        gathered.problems.append(_cannot_read(str(spec.metadata_file), error))
+        return gathered
     gathered.notices += _listing_notices(listing)
-    if spec.metadata_file:
-        _from_metadata(gathered, spec.metadata_file, listing)
+    if metadata_file:
+        _from_metadata(gathered, metadata_file, listing)
     else:
         _from_folder(gathered, listing)
     gathered.candidates.sort()
     return gathered
+
+
+def _listed(gathered: Gathered, root: Path, objects: ObjectCache | None) -> Listing:
+    recursive = gathered.spec.recursive
+    if not isinstance(root, UrlPath):
+        return list_folder(root, recursive=recursive)
+    # Brings nothing heavy, but most people have no use for it.
+    from sdft.dataset.objects import ObjectFiles
+
+    assert objects is not None, "images of object stores are kept somewhere"
+    source = ObjectFiles(root, objects)
+    gathered.candidates.source = source
+    return source.listed(recursive=recursive)
+
+
+def _readable(metadata_file: Path | None, objects: ObjectCache | None) -> Path | None:
+    """Return a metadata file's path, of an object store one that can be read.
+
+    Raises: OSError where there is no such object.
+    """
+    if not isinstance(metadata_file, UrlPath):
+        return metadata_file
+    from sdft.dataset.objects import object_path
+
+    assert objects is not None, "what is read of object stores is kept somewhere"
+    return object_path(metadata_file, objects)
 
 
 def examples(names: Sequence[object]) -> str:
@@ -96,13 +134,17 @@ def _from_folder(gathered: Gathered, listing: Listing) -> None:
     for folder in listing.folders:
         finder = _CaptionFinder(folder)
         # Texts: a million Paths would take seconds to make.
-        place = os.path.join(folder.path, "")
+        place = f"{folder.path}/" if isinstance(folder.path, UrlPath) else _inside(folder.path)
         caption_names = finder.find_all(extension)
         candidates.keys += [folder.prefix + name for name in folder.images]
         candidates.paths += [place + name for name in folder.images]
         candidates.caption_names += caption_names
         candidates.caption_files += [name and place + name for name in caption_names]
         gathered.finders.append(finder)
+
+
+def _inside(folder: Path) -> str:
+    return os.path.join(folder, "")
 
 
 class _CaptionFinder:
@@ -156,8 +198,7 @@ def _from_metadata(gathered: Gathered, metadata_file: Path, listing: Listing) ->
         gathered.problems += error.problems
         return
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        gathered.problems.append(Problem(f"the metadata file cannot be read ({reason})", where))
+        gathered.problems.append(_cannot_read(where, error))
         return
     matches = match_keys(metadata.captions, listing, metadata_file)
     none = [""] * len(matches.found)
@@ -167,6 +208,7 @@ def _from_metadata(gathered: Gathered, metadata_file: Path, listing: Listing) ->
         caption_names=none,
         caption_files=list(none),
         captions=[metadata.captions[key] for key in matches.found],
+        source=gathered.candidates.source,
     )
     for key, names in matches.ambiguous.items():
         reason = f'the metadata key "{key}" fits {examples(names)}; give keys with their extension'
@@ -242,6 +284,11 @@ def _nothing_matches(matches: Matches, listing: Listing, where: str) -> Problem:
         where,
         "set image_dir to the folder of the images, and recursive = true if they lie in subfolders",
     )
+
+
+def _cannot_read(metadata_file: str, error: OSError) -> Problem:
+    reason = error.strerror or type(error).__name__
+    return Problem(f"the metadata file cannot be read ({reason})", metadata_file)
 
 
 def _cannot_list(root: Path, error: OSError) -> Problem:

@@ -18,6 +18,7 @@ import numpy as np
 
 from sdft.dataset.candidates import Candidates
 from sdft.dataset.gathering import Gathered, examples, gather, plural, with_dot
+from sdft.dataset.object_cache import ObjectCache
 from sdft.dataset.reading import (
     Columns,
     PartRead,
@@ -31,6 +32,7 @@ from sdft.dataset.remembered import Forgetful, ImageMemory
 from sdft.dataset.tables import ItemTable
 from sdft.errors import DataError, Problem
 from sdft.events import Emit, ItemRejected, StageFinished, StageProgress, StageStarted
+from sdft.urls import as_path
 
 STAGE = "index"
 
@@ -52,23 +54,25 @@ def build_index(
     emit: Emit,
     max_workers: int | None = None,
     memory: ImageMemory | None = None,
+    objects: ObjectCache | None = None,
 ) -> DatasetIndex:
     """Return every image of every subset, used or rejected.
 
-    Files that `memory` knows, and that have not changed, are not opened. Emits the stage "index",
-    and each rejected image; notices are returned only.
+    Files that `memory` knows, and that have not changed, are not opened; `objects` keeps what is
+    read of object stores. Emits the stage "index", and each rejected image; notices are returned
+    only.
 
     Raises: DataError with all that is wrong: a folder that is missing or holds no images, a
     metadata file that fits none, a subset without any captions, no image that can be read.
     """
     started_s = time.monotonic()
-    gathered, notices = _gather_all(datasets)
+    gathered, notices = _gather_all(datasets, objects)
     problems = [problem for subset in gathered for problem in subset.problems]
     if problems:
         raise DataError(problems=problems)
     total = sum(len(subset.candidates) for subset in gathered)
     emit(StageStarted(stage=STAGE, total=total, unit="images"))
-    columns = Columns()
+    columns = Columns(objects)
     rejected: list[Rejected] = []
     done = 0
     reader = _Reader(memory or Forgetful(), max_workers or default_workers())
@@ -83,7 +87,11 @@ def build_index(
             for entry in (*subset.rejected, *tally.rejected):
                 emit(ItemRejected(path=str(entry.path), reason=entry.reason))
             problems += _no_captions_at_all(subset, tally)
-            notices += [*subset.notices, *_caption_notices(subset, tally)]
+            notices += [
+                *subset.notices,
+                *_caption_notices(subset, tally),
+                *_reading_notices(subset),
+            ]
             subset.forget()
     finally:
         reader.close()
@@ -117,7 +125,7 @@ class _Tally:
             if reading.problem:
                 self.rejected.append(
                     Rejected(
-                        path=Path(reading.candidate.path),
+                        path=as_path(reading.candidate.path),
                         reason=reading.problem,
                         dataset=subset.dataset,
                         subset=subset.subset,
@@ -196,6 +204,7 @@ class _Reader:
 
 def _gather_all(
     datasets: Sequence[Sequence[SubsetSpec]],
+    objects: ObjectCache | None,
 ) -> tuple[list[Gathered], list[Problem]]:
     """Gather all subsets but those that are switched off or stand twice in one dataset."""
     gathered: list[Gathered] = []
@@ -214,7 +223,7 @@ def _gather_all(
                 notices.append(Problem("left out: the dataset has it already", where, fix))
             else:
                 seen.add(identity)
-                gathered.append(gather(spec, dataset, subset))
+                gathered.append(gather(spec, dataset, subset, objects))
     return gathered, notices
 
 
@@ -274,6 +283,14 @@ def _caption_notices(subset: Gathered, tally: _Tally) -> Iterator[Problem]:
             subset.place,
             "set enable_wildcard = true to draw one of the lines each time",
         )
+
+
+def _reading_notices(subset: Gathered) -> Iterator[Problem]:
+    notes = subset.candidates.source.notes()
+    for note in notes[:_REASONS_SHOWN]:
+        yield Problem(note, subset.place)
+    if len(notes) > _REASONS_SHOWN:
+        yield Problem(f"and {len(notes) - _REASONS_SHOWN} more notes on reading", subset.place)
 
 
 def _nothing_usable(rejected: list[Rejected]) -> list[Problem]:

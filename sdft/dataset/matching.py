@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdft.dataset.listing import Listing
+from sdft.urls import UrlPath
 
 
 @dataclass(slots=True)
@@ -73,7 +74,8 @@ class _Names:
 
     def __init__(self, listing: Listing) -> None:
         self.root = listing.root
-        self.root_text = os.path.abspath(listing.root).replace("\\", "/").rstrip("/") + "/"
+        root = listing.root if isinstance(listing.root, UrlPath) else os.path.abspath(listing.root)
+        self.root_text = str(root).replace("\\", "/").rstrip("/") + "/"
         self._exact = dict.fromkeys(listing.image_keys())
         forms = Counter(map(_one_form, self._exact))
         self._by_form = {_one_form(k): k for k in self._exact if forms[_one_form(k)] == 1}

@@ -6,11 +6,9 @@ In: candidates of a subset, with what is remembered of each. Out: Readings, and 
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import eq
-from pathlib import Path
 
 import numpy as np
 
@@ -18,15 +16,16 @@ from sdft.dataset import headers
 from sdft.dataset.candidates import Candidate, Candidates
 from sdft.dataset.captions import raw_caption
 from sdft.dataset.gathering import Gathered
+from sdft.dataset.object_cache import ObjectCache
 from sdft.dataset.records import Size
 from sdft.dataset.remembered import (
     NUM_COMPARED,
     NUMBERS,
     Remembered,
     RememberedTable,
-    is_same_file,
     is_settled,
 )
+from sdft.dataset.sources import Source
 from sdft.dataset.tables import ItemTable
 from sdft.errors import DataError
 
@@ -61,8 +60,9 @@ class PartRead:
 class Columns:
     """What was read, as it comes, column by column."""
 
-    def __init__(self) -> None:
+    def __init__(self, objects: ObjectCache | None = None) -> None:
         self.keys: list[str] = []
+        self._objects = objects
         self._paths: list[str] = []
         self._captions: list[str] = []
         self._numbers: list[np.ndarray] = []
@@ -107,6 +107,7 @@ class Columns:
             repeats_N=np.ascontiguousarray(numbers_N7[:, 4]),
             file_bytes_N=np.ascontiguousarray(numbers_N7[:, 5]),
             mtimes_ns_N=np.ascontiguousarray(numbers_N7[:, 6]),
+            objects=self._objects,
         )
 
 
@@ -154,42 +155,9 @@ def as_remembered(part: Candidates, known: RememberedTable, *, all_lines: bool) 
     if len(rows) < len(part):
         paths = [paths[row] for row in rows.tolist()]
         caption_files = [caption_files[row] for row in rows.tolist()]
-    same_N[rows] = (_states(paths, caption_files) == known.numbers_N8[rows, :NUM_COMPARED]).all(1)
+    states = part.source.states(paths, caption_files)
+    same_N[rows] = (states == known.numbers_N8[rows, :NUM_COMPARED]).all(1)
     return same_N
-
-
-def _states(paths: Sequence[str], caption_files: Sequence[str]) -> np.ndarray:
-    """Return size and time of each image and of its caption file, 0 where it has none.
-
-    An image that cannot be asked for has sizes below 0. Shape: [N, 4] int64.
-    """
-    states_N4 = np.zeros((len(paths), NUM_COMPARED), dtype=np.int64)
-    states_N4[:, :2] = _sizes_and_times(paths)
-    rows = [row for row, caption_file in enumerate(caption_files) if caption_file]
-    states_N4[rows, 2:] = _sizes_and_times([caption_files[row] for row in rows])
-    return states_N4
-
-
-def _sizes_and_times(paths: Sequence[str]) -> np.ndarray:
-    """Return size and time of each file, -1 for one that cannot be asked for. Shape: [N, 2]."""
-    # One flat pass: of all that a second start does, this takes longest.
-    try:
-        numbers = [
-            number
-            for status in map(os.stat, paths)
-            for number in (status.st_size, status.st_mtime_ns)
-        ]
-    except OSError:
-        numbers = [number for path in paths for number in _size_and_time(path)]
-    return np.array(numbers, dtype=np.int64).reshape(-1, 2)
-
-
-def _size_and_time(path: str) -> tuple[int, int]:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
 
 
 def read_rows(
@@ -199,7 +167,9 @@ def read_rows(
 
     Whatever is wrong with one becomes a reason in words.
     """
-    return {row: _read(part.row(row), known.row(row), all_lines) for row in rows}
+    caption_files = (part.caption_files[row] for row in rows)
+    part.source.fetch([part.paths[row] for row in rows], [name for name in caption_files if name])
+    return {row: _read(part.row(row), known.row(row), part.source, all_lines) for row in rows}
 
 
 def read_part(part: Candidates, known: RememberedTable, *, all_lines: bool) -> PartRead:
@@ -208,13 +178,15 @@ def read_part(part: Candidates, known: RememberedTable, *, all_lines: bool) -> P
     return PartRead(part, known, read_rows(part, known, rows, all_lines=all_lines))
 
 
-def _read(candidate: Candidate, known: Remembered | None, all_lines: bool) -> Reading:
+def _read(
+    candidate: Candidate, known: Remembered | None, source: Source, all_lines: bool
+) -> Reading:
     try:
-        if known is None or not is_same_file(candidate.path, known.file_bytes, known.mtime_ns):
-            known, entry = None, _look_at(candidate.path)
+        if known is None or source.state(candidate.path) != (known.file_bytes, known.mtime_ns):
+            known, entry = None, _look_at(candidate.path, source)
         else:
             entry = known
-        entry = _with_caption(candidate, entry, known, all_lines)
+        entry = _with_caption(candidate, entry, known, source, all_lines)
     except DataError as error:
         return Reading(candidate, problem=error.problems[0].what)
     except OSError as error:
@@ -231,19 +203,17 @@ def _read(candidate: Candidate, known: Remembered | None, all_lines: bool) -> Re
     )
 
 
-def _look_at(path: str) -> Remembered:
+def _look_at(path: str, source: Source) -> Remembered:
     """Return the facts of an image file, without a caption.
 
     Raises: DataError, OSError.
     """
-    with open(path, "rb", opener=_open_without_waiting) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError("not a file but a device or a pipe")
+    file, (file_bytes, mtime_ns) = source.open(path)
+    with file:
         width, height = headers.read(file).upright
     return Remembered(
-        file_bytes=status.st_size,
-        mtime_ns=status.st_mtime_ns,
+        file_bytes=file_bytes,
+        mtime_ns=mtime_ns,
         width=width,
         height=height,
         caption_file=None,
@@ -255,13 +225,12 @@ def _look_at(path: str) -> Remembered:
     )
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    # A named pipe would wait for a writer for ever; Windows has neither the pipe nor the flag.
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
 def _with_caption(
-    candidate: Candidate, entry: Remembered, known: Remembered | None, all_lines: bool
+    candidate: Candidate,
+    entry: Remembered,
+    known: Remembered | None,
+    source: Source,
+    all_lines: bool,
 ) -> Remembered:
     """Return the entry with the caption as it is now; the very entry where it has it.
 
@@ -279,11 +248,12 @@ def _with_caption(
             known is not None
             and known.caption_file == name
             and known.all_lines == all_lines
-            and is_same_file(candidate.caption_file, known.caption_bytes, known.caption_mtime_ns)
+            and source.state(candidate.caption_file)
+            == (known.caption_bytes, known.caption_mtime_ns)
         ):
             return entry
-        status = os.stat(candidate.caption_file)
-        content = Path(candidate.caption_file).read_bytes()
+        caption_bytes, caption_mtime_ns = source.state(candidate.caption_file)
+        content = source.read(candidate.caption_file)
         caption, unread_lines = raw_caption(content, all_lines=all_lines)
     except DataError as error:
         problem = error.problems[0]
@@ -293,8 +263,8 @@ def _with_caption(
         raise DataError(f"its caption file {name} cannot be read ({reason})") from error
     return entry._replace(
         caption_file=name,
-        caption_bytes=status.st_size,
-        caption_mtime_ns=status.st_mtime_ns,
+        caption_bytes=caption_bytes,
+        caption_mtime_ns=caption_mtime_ns,
         caption=caption,
         unread_lines=unread_lines,
         all_lines=all_lines,

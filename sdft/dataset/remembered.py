@@ -6,7 +6,6 @@ Where it is kept is another layer's matter: see `ImageMemory`.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,15 +107,6 @@ class Forgetful:
 
     def note(self, seen: Sequence[tuple[str, Remembered]]) -> None:
         pass
-
-
-def is_same_file(path: str, file_bytes: int, mtime_ns: int) -> bool:
-    """Tell whether a file still has this size and time.
-
-    Raises: OSError where it is not there.
-    """
-    status = os.stat(path)
-    return status.st_size == file_bytes and status.st_mtime_ns == mtime_ns
 
 
 def is_settled(mtime_ns: int) -> bool:

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar, overload
 
 import numpy as np
 
+from sdft.dataset.object_cache import ObjectCache
+from sdft.dataset.objects import ObjectPath, item_path
 from sdft.dataset.records import Item, Placement, Size
 
 Record = TypeVar("Record")
@@ -72,6 +73,8 @@ class ItemTable(Rows[Item]):
     repeats_N: np.ndarray
     file_bytes_N: np.ndarray
     mtimes_ns_N: np.ndarray
+    objects: ObjectCache | None = None
+    """Through which those of object stores are read."""
 
     @classmethod
     def of(cls, items: Sequence[Item]) -> ItemTable:
@@ -87,6 +90,9 @@ class ItemTable(Rows[Item]):
             repeats_N=np.array([item.num_repeats for item in items], dtype=np.int64),
             file_bytes_N=np.array([item.file_bytes for item in items], dtype=np.int64),
             mtimes_ns_N=np.array([item.mtime_ns for item in items], dtype=np.int64),
+            objects=next(
+                (item.path.cache for item in items if isinstance(item.path, ObjectPath)), None
+            ),
         )
 
     def __len__(self) -> int:
@@ -95,16 +101,17 @@ class ItemTable(Rows[Item]):
     def row(self, number: int) -> Item:
         width, height = self.sizes_N2[number].tolist()
         dataset, subset = self.places_N2[number].tolist()
+        state = int(self.file_bytes_N[number]), int(self.mtimes_ns_N[number])
         return Item(
             key=self.keys[number],
-            path=Path(self.paths[number]),
+            path=item_path(self.paths[number], state, self.objects),
             size=(width, height),
             caption=self.captions[number],
             dataset=dataset,
             subset=subset,
             num_repeats=int(self.repeats_N[number]),
-            file_bytes=int(self.file_bytes_N[number]),
-            mtime_ns=int(self.mtimes_ns_N[number]),
+            file_bytes=state[0],
+            mtime_ns=state[1],
         )
 
 

@@ -19,6 +19,7 @@ from sdft.dataset.train_resolution import write_train_resolutions
 from sdft.errors import UserError
 from sdft.events import Emit
 from sdft.jobs.sources import folder_of, plan_dataset
+from sdft.urls import UrlPath
 
 FATES_FILE = "fates.jsonl"
 
@@ -116,6 +117,12 @@ def _write_resolutions(config: Config, plan: BucketPlan, command_line: str) -> i
             file = subset.metadata_file
             if file is None:
                 continue
+            if isinstance(file, UrlPath):
+                raise UserError(
+                    what="nothing is written to object stores",
+                    where=str(file),
+                    fix="keep the metadata file on this machine; the images may stay there",
+                )
             if file in done:
                 raise UserError(
                     what="several subsets use this file, and an image has one train_resolution",

@@ -17,6 +17,7 @@ from sdft.config.load import Config
 from sdft.dataset.augment import PictureRules, crop_unresized, faceless
 from sdft.dataset.buckets import plan_buckets
 from sdft.dataset.index import build_index
+from sdft.dataset.object_cache import ObjectCache
 from sdft.dataset.records import (
     BucketPlan,
     BucketSettings,
@@ -27,6 +28,8 @@ from sdft.dataset.records import (
 )
 from sdft.errors import DataError, Problem
 from sdft.events import Emit, ItemRejected, Notice
+from sdft.units import format_bytes
+from sdft.urls import UrlPath
 
 NUM_REASONS_SHOWN = 10
 """So many rejected images are named when too many cannot be used."""
@@ -54,7 +57,10 @@ def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
     """
     tell(config.notices, emit, topic="config")
     with no_collections(), image_memory(cache_folder(config), emit=emit) as memory:
-        index = build_index(subset_specs(config.datasets), emit=emit, memory=memory)
+        specs = subset_specs(config.datasets)
+        index = build_index(
+            specs, emit=emit, memory=memory, objects=_object_cache(config, specs, emit)
+        )
     plan, unplaced = plan_buckets(index, bucket_settings(config.datasets))
     plan = crop_unresized(plan, _unresized(config.datasets))
     rules = picture_rules(config.datasets)
@@ -74,6 +80,24 @@ def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
         batch_sizes=tuple(dataset.batch_size for dataset in config.datasets),
         interpolations=interpolations(config.datasets),
     )
+
+
+def _object_cache(
+    config: Config, datasets: Sequence[Sequence[SubsetSpec]], emit: Emit
+) -> ObjectCache | None:
+    """Return where objects are kept, and say so; None where all images are files."""
+    specs = [spec for dataset in datasets for spec in dataset]
+    if not any(isinstance(p, UrlPath) for one in specs for p in (one.image_dir, one.metadata_file)):
+        return None
+    cache = ObjectCache(
+        cache_folder(config) / "objects", int(config.training.object_cache_gb * 1e9)
+    )
+    message = (
+        f"what is read of object stores is kept in {cache.folder}, "
+        f"at most {format_bytes(cache.max_bytes)} (object_cache_gb)"
+    )
+    emit(Notice(severity="info", topic="objects", message=message))
+    return cache
 
 
 def subset_specs(datasets: Sequence[DatasetSettings]) -> tuple[tuple[SubsetSpec, ...], ...]:

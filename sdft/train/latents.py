@@ -201,7 +201,8 @@ class LatentSource:
     def _remark(self, job: PictureJob, drawn: Drawn) -> Remark | None:
         if drawn.rgb_HWC is not None:
             text = "it changed after it was indexed; it is used as it is now"
-            return Remark(str(job.path), text, False) if drawn.has_changed else None
+            texts = [*drawn.notes, *([text] if drawn.has_changed else [])]
+            return Remark(str(job.path), "; ".join(texts), False) if texts else None
         if self.stops_at_failure:
             raise DataError(
                 what=drawn.problem,

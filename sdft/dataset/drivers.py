@@ -1,0 +1,157 @@
+"""What speaks to object stores: fsspec, with tries that are said and words without credentials.
+
+In: URLs. Out: listings' entries, contents, states. fsspec finds credentials where each store's own
+tools do: environment variables, profiles, the machine's role.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from hashlib import blake2b
+from typing import Any, TypeVar
+
+from sdft.dataset.sources import State
+from sdft.errors import EnvironmentFault
+from sdft.urls import redacted
+
+TRIES = 4
+FIRST_WAIT_S = 0.5
+"""Doubled before each further try."""
+
+_PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+"""Extras of ours that bring what fsspec needs for a scheme."""
+
+MARKS = (
+    "ETag",
+    "etag",
+    "md5Hash",
+    "content_md5",
+    "LastModified",
+    "last_modified",
+    "updated",
+    "mtime",
+    "created",
+)
+"""What listings of different stores call that by which a change is seen; the first there counts."""
+
+_Result = TypeVar("_Result")
+
+
+def with_retries(read: Callable[[], _Result], url: str, note: Callable[[str], None]) -> _Result:
+    """Return what a read of a store gives; one that fails in passing is tried again.
+
+    Raises: OSError; its words hold no credentials.
+    """
+    for number in range(1, TRIES + 1):
+        try:
+            return read()
+        except FileNotFoundError:
+            raise FileNotFoundError(
+                errno.ENOENT, "there is no such object or prefix", url
+            ) from None
+        except PermissionError:
+            words = "the store gives no access with the credentials found here"
+            raise PermissionError(errno.EACCES, words, url) from None
+        except _faults() as error:
+            reason = redacted(" ".join(f"{type(error).__name__}: {error}".split()))
+            if number == TRIES or _is_final(error):
+                raise OSError(errno.EIO, f"tried {number} times: {reason}", url) from None
+            note(f"{url} was not read at once and is tried again: {reason}")
+            time.sleep(FIRST_WAIT_S * 2 ** (number - 1))
+    raise AssertionError("the last try returns or raises")
+
+
+def _faults() -> tuple[type[BaseException], ...]:
+    """Return what the drivers raise: most of it is no OSError, and only what is used is loaded."""
+    found: list[type[BaseException]] = [OSError]
+    for module, name in (
+        ("aiohttp", "ClientError"),
+        ("botocore.exceptions", "BotoCoreError"),
+        ("botocore.exceptions", "ClientError"),
+        ("google.auth.exceptions", "GoogleAuthError"),
+        ("gcsfs.retry", "HttpError"),
+        ("azure.core.exceptions", "AzureError"),
+    ):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+def _is_final(error: BaseException) -> bool:
+    """Tell whether another try cannot help: no or wrong credentials, a name that cannot be."""
+    return type(error).__name__ in (
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ParamValidationError",
+        "ProfileNotFound",
+        "DefaultCredentialsError",
+    )
+
+
+_opening = threading.Lock()
+
+
+@cache
+def system_of(scheme: str) -> Any:
+    import fsspec
+
+    options: dict[str, Any] = {}
+    if scheme in ("s3", "s3a"):
+        # Retried here, where it is said, not in two further places that say nothing.
+        options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
+        # More would ask for each object's size before it is read; images are small.
+        options["max_concurrency"] = 1
+    try:
+        system = fsspec.filesystem(scheme, use_listings_cache=False, **options)
+    except ImportError as error:
+        extra = _PACKAGES.get(scheme)
+        raise EnvironmentFault(
+            what=f"{scheme}:// needs a package that is not installed ({error})",
+            fix=f'python -m pip install "sdft-trainer[{extra}]"' if extra else "install it",
+        ) from error
+    if scheme in ("s3", "s3a"):
+        system.retries = 1
+    return system
+
+
+def opened(url: str) -> tuple[Any, str]:
+    """Return what drives a store, and the name of an object there."""
+    with _opening:
+        system = system_of(url.partition("://")[0].lower())
+    return system, system._strip_protocol(url)
+
+
+def entries(system: Any, prefix: str, *, recursive: bool) -> dict[str, dict[str, Any]]:
+    if recursive:
+        found: dict[str, dict[str, Any]] = system.find(prefix, detail=True)
+        return found
+    return {facts["name"]: facts for facts in system.ls(prefix.rstrip("/") + "/", detail=True)}
+
+
+def read_many(paths: Sequence[str], most: int | None) -> list[tuple[str, bytes]]:
+    """Return the contents, or the first `most` bytes, of what could be read."""
+    system, _ = opened(paths[0])
+    names = [system._strip_protocol(path) for path in paths]
+    start = None if most is None else 0
+    read = system.cat_ranges(names, [start] * len(names), [most] * len(names), on_error="return")
+    return [
+        (path, bytes(content))
+        for path, content in zip(paths, read, strict=True)
+        if isinstance(content, bytes | bytearray)
+    ]
+
+
+def state_of(url: str, facts: dict[str, Any]) -> State:
+    """Return bytes and a number for the ETag, or what comes next to it, in a listing's entry.
+
+    The number stands where the time in ns of a local file does, so it is one of a time long ago:
+    then nothing waits for the file to settle.
+    """
+    mark = next((str(facts[name]) for name in MARKS if facts.get(name)), url)
+    digest = int.from_bytes(blake2b(mark.encode(), digest_size=8).digest(), "big")
+    return int(facts.get("size") or 0), 10**18 + digest % (6 * 10**17)

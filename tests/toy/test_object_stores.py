@@ -1,0 +1,191 @@
+"""Whole jobs on images of an S3-speaking server: few requests, patience, and no secret anywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sdft.cache.image_memory import image_memory
+from sdft.dataset import drivers
+from sdft.dataset.index import build_index
+from sdft.dataset.object_cache import ObjectCache
+from sdft.dataset.records import SubsetSpec
+from sdft.events import ignore
+from sdft.urls import UrlPath
+from tests.toy.s3_server import BUCKET, serving
+
+# moto and botocore use what newer Pythons call old.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+SECRET = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
+KEY_ID = "AKIAIOSFODNN7EXAMPLE"
+TOKEN = "FwoGZXIvYXdzEXAMPLESESSIONTOKEN"
+ROOT = f"s3://{BUCKET}/cats"
+
+
+@pytest.fixture(scope="module")
+def whole_server():
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def server(whole_server, monkeypatch):
+    whole_server.clear()
+    for name, value in credentials(whole_server).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(drivers, "FIRST_WAIT_S", 0.01)
+    drivers.system_of.cache_clear()
+    return whole_server
+
+
+def credentials(server):
+    return {
+        "AWS_ACCESS_KEY_ID": KEY_ID,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_SESSION_TOKEN": TOKEN,
+        "AWS_ENDPOINT_URL": server.url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+def picture(number, size=(16, 16)):
+    file = BytesIO()
+    pixels = np.random.default_rng(number).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def index_of(tmp_path, **how):
+    spec = SubsetSpec(image_dir=UrlPath(ROOT), caption_extension=".txt", **how)
+    cache = ObjectCache(tmp_path / "objects", 10**9)
+    with image_memory(tmp_path / "memory", emit=ignore) as memory:
+        return build_index([[spec]], emit=ignore, objects=cache, memory=memory)
+
+
+def require_few_requests(server, tmp_path, num_images, *, captions):
+    """Index all, read all, and start again; count what the server is asked for."""
+    num_objects = num_images * (2 if captions else 1)
+    pages = -(-num_objects // 1000)
+    how = {"recursive": True} | ({} if captions else {"class_tokens": "a cat"})
+    index = index_of(tmp_path, **how)
+    assert len(index.items) == num_images
+    for item in index.items:
+        item.path.read_bytes()
+    assert server.num_lists == pages
+    assert server.num_reads == num_objects
+    assert max(server.asked[name] for name in server.asked if name.startswith("GET ")) == 1
+    # Nothing else: no HEAD, no request an object.
+    assert server.num_requests == pages + num_objects
+    again = index_of(tmp_path, **how)
+    assert list(again.items) == list(index.items)
+    assert server.num_requests == 2 * pages + num_objects
+
+
+def test_few_images_are_listed_and_kept_with_few_requests(server, tmp_path):
+    for number in range(120):
+        server.put(f"cats/{number % 7}/{number}.png", picture(number))
+        server.put(f"cats/{number % 7}/{number}.txt", f"cat {number}".encode())
+    require_few_requests(server, tmp_path, 120, captions=True)
+
+
+@pytest.mark.long
+def test_5000_images_are_listed_and_kept_with_few_requests(server, tmp_path):
+    for number in range(5000):
+        server.put(f"cats/{number}.png", picture(number))
+    require_few_requests(server, tmp_path, 5000, captions=False)
+
+
+def test_a_read_that_the_server_refuses_twice_succeeds(server, tmp_path):
+    for number in range(3):
+        server.put(f"cats/{number}.png", picture(number))
+    # Once in the reading of many, then alone.
+    server.faults["cats/1.png"] = 3
+    index = index_of(tmp_path, class_tokens="a cat")
+    assert (len(index.items), index.rejected) == (3, ())
+    assert server.asked["GET cats/1.png"] == 4
+    assert str(index.notices).count("1.png was not read at once and is tried again") == 2
+
+
+def test_a_listing_that_the_server_refuses_twice_succeeds(server, tmp_path):
+    server.put("cats/1.png", picture(1))
+    server.faults[""] = 2
+    assert len(index_of(tmp_path, class_tokens="a cat").items) == 1
+    assert server.num_lists == 3
+
+
+def command(server, *argv, where):
+    environment = os.environ | credentials(server)
+    done = subprocess.run(
+        [sys.executable, "-m", "sdft", *map(str, argv)],
+        capture_output=True,
+        cwd=where,
+        env=environment,
+        check=False,
+    )
+    return done.returncode, (done.stdout + done.stderr).decode()
+
+
+def require_no_secret(folder, *texts):
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    assert files
+    for content in [*(file.read_bytes() for file in files), *(text.encode() for text in texts)]:
+        for secret in (SECRET, KEY_ID, TOKEN):
+            assert secret.encode() not in content
+
+
+def dataset_file(folder, **keys):
+    lines = "".join(f"{name} = {json.dumps(value)}\n" for name, value in keys.items())
+    text = (
+        "[[datasets]]\nresolution = 64\nmin_bucket_reso = 64\nenable_bucket = true\n"
+        f"[[datasets.subsets]]\nimage_dir = '{ROOT}'\ncaption_extension = '.txt'\n{lines}"
+    )
+    file = folder / "remote.toml"
+    file.write_text(text, "utf-8")
+    return file
+
+
+def test_training_on_an_object_store_leaves_no_secret(server, tmp_path, toy, read_events, capfd):
+    for number in range(4):
+        server.put(f"cats/{number}.png", picture(number, (96, 64)))
+        server.put(f"cats/{number}.txt", b"a cat")
+    server.faults["cats/2.png"] = 3
+    run_file = dataset_file(tmp_path, color_aug=True)
+    run = toy(dataset_config=str(run_file), max_train_steps=2, max_data_loader_n_workers=0)
+    assert run.error is None
+    assert len(run.losses) == 2
+    said = json.dumps(read_events())
+    assert "is tried again" in said
+    assert f"{ROOT}/2.png" in said
+    # All that the objects are asked for is their content, once.
+    assert server.num_reads == 8 + 3
+    require_no_secret(tmp_path, *capfd.readouterr())
+
+
+def test_a_refusal_that_names_the_key_is_told_without_it(server, tmp_path):
+    server.put("cats/1.png", picture(1))
+    server.forbidden = f"the key {KEY_ID} with {SECRET} and {TOKEN} is not known"
+    dataset_file(tmp_path)
+    code, said = command(server, "bucket", "remote.toml", where=tmp_path)
+    assert code == 4, said
+    assert "no access" in said
+    require_no_secret(tmp_path, said)
+
+
+def test_a_url_with_a_password_is_refused_without_repeating_it(server, tmp_path):
+    dataset_file(tmp_path)
+    text = (tmp_path / "remote.toml").read_text("utf-8")
+    text = text.replace("s3://", f"s3://{KEY_ID}:{SECRET}@")
+    (tmp_path / "remote.toml").write_text(text, "utf-8")
+    code, said = command(server, "bucket", "remote.toml", where=tmp_path)
+    assert code == 2
+    assert "passwords and signatures stand" in said
+    assert SECRET not in said
