@@ -20,6 +20,7 @@ from tests.tui.wizarding import (
     focus,
     play,
     project,
+    ready,
     shown,
     toml,
     type_in,
@@ -152,22 +153,6 @@ def test_a_folder_that_cannot_be_looked_into_is_said_so(
         assert image_dirs(wizard_of(app).draft) == []
 
     play(app_for(folder), script)
-
-
-def ready(folder: Path) -> WizardApp:
-    """Return a wizard on a project with images and, for a model, a file of the right name."""
-    (folder / "dataset.toml").write_text(
-        "[general]\ncaption_extension = '.txt'\nenable_bucket = true\n\n[[datasets]]\n"
-        "resolution = 64\nmin_bucket_reso = 32\nmax_bucket_reso = 128\nbucket_reso_steps = 8\n\n"
-        "[[datasets.subsets]]\nimage_dir = 'images'\n",
-        encoding="utf-8",
-    )
-    (folder / "config.toml").write_text(
-        "dataset_config = 'dataset.toml'\npretrained_model_name_or_path = 'other.safetensors'\n"
-        f"output_dir = '{folder / 'out'}'\nseed = 1\n",
-        encoding="utf-8",
-    )
-    return app_for(folder, graphics="blocks")
 
 
 def test_the_words_are_shown_and_a_caption_is_edited_beside_its_picture(tmp_path: Path) -> None:

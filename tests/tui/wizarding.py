@@ -51,6 +51,22 @@ def app_for(
     return app
 
 
+def ready(folder: Path) -> WizardApp:
+    """Return a wizard on a project with images and, for a model, a file of the right name."""
+    (folder / "dataset.toml").write_text(
+        "[general]\ncaption_extension = '.txt'\nenable_bucket = true\n\n[[datasets]]\n"
+        "resolution = 64\nmin_bucket_reso = 32\nmax_bucket_reso = 128\nbucket_reso_steps = 8\n\n"
+        "[[datasets.subsets]]\nimage_dir = 'images'\n",
+        encoding="utf-8",
+    )
+    (folder / "config.toml").write_text(
+        "dataset_config = 'dataset.toml'\npretrained_model_name_or_path = 'other.safetensors'\n"
+        f"output_dir = '{folder / 'out'}'\nseed = 1\n",
+        encoding="utf-8",
+    )
+    return app_for(folder, graphics="blocks")
+
+
 def play(app: WizardApp, script: Script, size: tuple[int, int] = (120, 40)) -> None:
     async def whole() -> None:
         async with app.run_test(size=size, notifications=True) as pilot:
