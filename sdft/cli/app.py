@@ -45,6 +45,7 @@ COMMANDS = {
     "convert": "a model in another form: one file or a diffusers folder, another precision",
     "verify": "what a model is, and whether it is whole",
     "bench": "how fast training is here, beside the bare minimum for the same work",
+    "launch-template": "start files for many machines: Slurm, Kubernetes, accelerate",
     "import": "config.toml from a batch file or another program's settings",
 }
 """Every command, in the order of the help. Its module is `sdft.cli.<name>`, its Typer `app`."""
