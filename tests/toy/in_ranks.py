@@ -105,7 +105,15 @@ class Ground:
     def images(self) -> Path:
         return self.folder / "images"
 
-    def write_config(self, out: Path, *, batch_size: int = 1, **settings: Any) -> Path:
+    def write_config(
+        self,
+        out: Path,
+        *,
+        batch_size: int = 1,
+        resolution_px: int = 128,
+        steps_px: int = 64,
+        **settings: Any,
+    ) -> Path:
         """Write a run's config and dataset file into its folder; return the config."""
         out.mkdir(parents=True, exist_ok=True)
         values = {
@@ -131,8 +139,8 @@ class Ground:
         (out / "config.toml").write_text("\n".join(lines) + "\n", "utf-8")
         (out / "dataset.toml").write_text(
             "[general]\nenable_bucket = true\ncaption_extension = '.txt'\n[[datasets]]\n"
-            f"resolution = 128\nmin_bucket_reso = 64\nmax_bucket_reso = 256\n"
-            f"batch_size = {batch_size}\n[[datasets.subsets]]\n"
+            f"resolution = {resolution_px}\nmin_bucket_reso = 64\nmax_bucket_reso = 256\n"
+            f"bucket_reso_steps = {steps_px}\nbatch_size = {batch_size}\n[[datasets.subsets]]\n"
             f"image_dir = {json.dumps(str(images))}\nnum_repeats = 2\n",
             "utf-8",
         )

@@ -8,6 +8,7 @@ A program of its own: one JSON object a line comes in, one goes out. In: `argv`,
     breaks                   which rank's losses become no numbers, and in which micro-batch
     ends_all                 where one fails, the others get SIGTERM, as from torchrun
     gradients                a file for what process 0 has before each update
+    limit_s                  how long they may take
     shapes, encodings        files for what each process trains on, and encodes
 
 Out: `codes` (negative: the signal; none where it had to be ended) and `seconds`.
@@ -225,8 +226,9 @@ def serve(order: dict[str, Any]) -> dict[str, Any]:
     started_s = time.monotonic()
     port = order.get("port") or free_port()
     running = {forked(order, rank, port): rank for rank in range(order["ranks"])}
+    limit_s = order.get("limit_s", LIMIT_S)
     codes: list[int | None] = [None] * order["ranks"]
-    while running and time.monotonic() - started_s < LIMIT_S:
+    while running and time.monotonic() - started_s < limit_s:
         for pid in list(running):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:

@@ -30,10 +30,14 @@ def ground(tmp_path_factory, ranks_server):
     return Ground(folder, ranks_server)
 
 
-def cache(ground, out, *, ranks, **how):
+def cache(ground, out, *, ranks, resolution_px=128, **how):
     """Fill the cache of a folder of its own; return what ran, the result, and what was encoded."""
     config = ground.write_config(
-        out, cache_dir=str(out / "cache"), vae_batch_size=BATCH, max_rejected_share=0.2
+        out,
+        resolution_px=resolution_px,
+        cache_dir=str(out / "cache"),
+        vae_batch_size=BATCH,
+        max_rejected_share=0.2,
     )
     argv = ["cache-latents", str(config), "--json", "--quiet"]
     ran = ground.server.run(
@@ -125,20 +129,23 @@ def test_too_many_broken_pictures_end_the_pass_with_one_voice(ground, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3000)
 def test_two_thousand_pictures_by_two_processes_one_killed_in_between(ground, tmp_path):
-    draw_images(tmp_path / "images", [(64, 64), (128, 64), (64, 128), (128, 128)] * 500)
+    draw_images(tmp_path / "images", [(64, 64)] * 2000)
     small = Ground(tmp_path, ground.server)
     (tmp_path / "model").symlink_to(ground.model)
-    ran, _, whole = cache(small, tmp_path / "one", ranks=1)
+    slow = {"limit_s": 900, "resolution_px": 64}
+    ran, _, whole = cache(small, tmp_path / "one", ranks=1, **slow)
     ran.require(0)
-    ran, result, both = cache(small, tmp_path / "two", ranks=2)
+    ran, result, both = cache(small, tmp_path / "two", ranks=2, **slow)
     ran.require(0, 0)
     assert result["encoded"] == 2000
     assert sum(map(len, both)) == len(whole[0]) == 2000
     assert_same_cache(tmp_path / "one", tmp_path / "two")
-    ran, _, first = cache(small, tmp_path / "three", ranks=2, kill={"rank": 1, "encoding": 250})
+    kill = {"rank": 1, "encoding": 250}
+    ran, _, first = cache(small, tmp_path / "three", ranks=2, kill=kill, **slow)
     assert ran.codes == [76, -9]
-    ran, result, second = cache(small, tmp_path / "three", ranks=2)
+    ran, result, second = cache(small, tmp_path / "three", ranks=2, **slow)
     ran.require(0, 0)
     assert len(first[0] & set.union(*second)) <= BATCH
     assert 0 < result["encoded"] < 2000
