@@ -160,7 +160,8 @@ def _report(error: Exception, words: Sequence[str]) -> int:
     if isinstance(error, SaidElsewhere) and not (is_main and isinstance(error, PeerLost)):
         return error.exit_code
     if isinstance(error, SdftError):
-        print_problems(error, as_json="--json" in words)
+        # One object on stdout: that of the cause, or of the run that goes on after a new start.
+        print_problems(error, as_json="--json" in words and not isinstance(error, PeerLost))
         return error.exit_code
     if isinstance(error, OSError):
         # A disk, a share, a permission: whatever the code did with it, the machine said no.
