@@ -12,6 +12,7 @@ from sdft.cli.argv import VALUE, Option
 from sdft.cli.common import new_app
 from sdft.cli.output import deliver, spoken
 from sdft.cli.settings_line import CONTEXT, Page, read_or_help
+from sdft.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +30,20 @@ PAGE = Page(
             metavar="SIZE",
             group=_GROUP,
             help="Memory of the card, such as 12GB; that of the card found here if not given.",
+        ),
+        Option(
+            name="gpus",
+            takes=VALUE,
+            metavar="NUMBER",
+            group=_GROUP,
+            help="Also say what so many GPUs, 8 in a machine, come to: bytes sent, efficiency.",
+        ),
+        Option(
+            name="link",
+            takes=VALUE,
+            metavar="SPEED",
+            group=_GROUP,
+            help="Network of each machine, such as 400Gb (bits a second) or 50GB (bytes).",
         ),
         Option(
             name="fit",
@@ -51,7 +66,7 @@ def command(ctx: typer.Context) -> None:
         return
     config = asked.load()
 
-    from sdft.jobs.plan import run_plan
+    from sdft.jobs.plan import USUAL_LINK, run_plan
     from sdft.units import parse_bytes
     from sdft.views.console import console_view
     from sdft.views.fanout import Fanout
@@ -63,6 +78,8 @@ def command(ctx: typer.Context) -> None:
             config,
             vram_bytes=None if vram is None else parse_bytes(str(vram)),
             emit=Fanout([console]),
+            gpus=_number(asked.own.get("gpus")),
+            link=str(asked.own.get("link") or USUAL_LINK),
         )
     words = spoken(sys.stdout)
     record = result.as_json()
@@ -73,6 +90,13 @@ def command(ctx: typer.Context) -> None:
         text += "\n" + words("plan_row.fit_written", file=path)
         record["fit"] = str(path)
     deliver(record, text, asked.output)
+
+
+def _number(text: Any) -> int | None:
+    """Raises: UserError."""
+    if text is not None and not str(text).isdecimal():
+        raise UserError(what=f'"{text}" is not a number of GPUs', where="--gpus")
+    return None if text is None else int(text)
 
 
 def _write(path: Path, values: Mapping[str, Any]) -> None:

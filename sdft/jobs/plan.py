@@ -17,6 +17,7 @@ from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.dataset.records import WordRules
 from sdft.dataset.tables import PlacementTable
+from sdft.errors import UserError
 from sdft.events import Emit, Notice
 from sdft.jobs.learning_rate import build_lr_factor
 from sdft.jobs.ordering import RunLength, groups_of, order_of
@@ -26,6 +27,7 @@ from sdft.jobs.planning.figures import BucketMemory, PlanResult
 from sdft.jobs.planning.fitting import Fit, fit
 from sdft.jobs.planning.foresight import Foresight
 from sdft.jobs.planning.machine import card_found, cpu_seconds_a_step, imagined_card
+from sdft.jobs.planning.many import plan_many
 from sdft.jobs.sources import PlannedDataset, picture_rules, plan_dataset, word_rules
 from sdft.jobs.splitting import split_off
 from sdft.models.family import SD1, SD2_BASE, SD2_V, Family, settle_family
@@ -33,7 +35,10 @@ from sdft.models.open import open_model
 from sdft.models.published import ModelSizes, published_sizes
 from sdft.planning.cards import Card, seconds_a_step
 from sdft.planning.memory import MemoryPlan
+from sdft.planning.scaling import Links, link_bytes_per_s
 
+USUAL_LINK = "400Gb"
+"""Of a machine, where many GPUs are asked for and no link is named."""
 NUM_RATES = 61
 """Points of the learning rate's curve."""
 BYTES_PER_GB = 10**9
@@ -66,12 +71,23 @@ class PlannedRun:
         return Foresight(model=self.model, use=self.use, shapes=tuple(sorted(shapes)))
 
 
-def run_plan(config: Config, *, vram_bytes: int | None, emit: Emit) -> PlanResult:
-    """Plan a run for the card that is found here, or for one of `vram_bytes`.
+def run_plan(
+    config: Config,
+    *,
+    vram_bytes: int | None,
+    emit: Emit,
+    gpus: int | None = None,
+    link: str = USUAL_LINK,
+) -> PlanResult:
+    """Plan a run for the card that is found here, or for one of `vram_bytes`; with `gpus`, for
+    so many of them too.
 
     Raises: DataError and UserError as training would, of images, captions and the model.
     """
     settings = config.training
+    if gpus is not None and gpus < 1:
+        raise UserError(what=f"{gpus} GPUs are too few", where="--gpus", fix="give 1 or more")
+    links = Links(between_bytes_per_s=link_bytes_per_s(link))
     card = imagined_card(vram_bytes) if vram_bytes is not None else None
     if card is None and settings.device != "cpu":
         card = card_found()
@@ -115,6 +131,18 @@ def run_plan(config: Config, *, vram_bytes: int | None, emit: Emit) -> PlanResul
         changed_peak_bytes=found.peak_bytes if found is not None and found.changes else None,
         duration_s=_duration_s(planned, foresight, plans, card),
         why_no_memory="" if plans else _why_no_memory(settings),
+        many=None
+        if gpus is None
+        else plan_many(
+            settings,
+            planned.model,
+            planned.use,
+            plans,
+            card=card.name if card is not None else "",
+            gpus=gpus,
+            link=link,
+            links=links,
+        ),
     )
 
 

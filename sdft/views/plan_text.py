@@ -23,6 +23,8 @@ def plan_text(plan: Plan, words: Words) -> str:
     lines = [f"{name}: {value}" for name, value in plan_rows(plan, words)]
     lines += ["", *_curve(plan["learning_rate"], words), ""]
     lines += _buckets(plan["buckets"], words)
+    if plan["scaling"] is not None:
+        lines += _scaling(plan["scaling"], words)
     return "\n".join([*lines, *advice(plan, words)])
 
 
@@ -112,6 +114,22 @@ def _curve(rates: Sequence[Sequence[float]], words: Words) -> list[str]:
         lines.append(f"{label} |{''.join('*' if one == row else ' ' for one in heights)}".rstrip())
     lines.append(f"{'':8} +{'-' * len(heights)} {rates[-1][0] + 1}")
     return lines
+
+
+def _scaling(scaling: Plan, words: Words) -> list[str]:
+    """Return DDP's row for each number of GPUs, and the other schemes' for the last one."""
+    schemes = scaling["schemes"]
+    title = {name: scaling[name] for name in ("card", "link", "batch_size")}
+    lines = [words("plan_row.scaling_title", **title)]
+    rows = [("ddp", row) for row in schemes["ddp"]]
+    rows += [(name, schemes[name][-1]) for name in schemes if name != "ddp"]
+    columns = ("scheme", "gpus", "sent", "step", "efficiency", "held")
+    lines.append(" | ".join(words(f"plan_row.scaling_{name}") for name in columns))
+    for name, row in rows:
+        cells = [f"{name:>6}", f"{row['gpus']:4}", f"{format_bytes(row['sent_bytes']):>8}"]
+        cells += [f"{row['step_s'] * 1000:7.0f} ms", f"{row['efficiency']:6.1%}"]
+        lines.append("  " + " | ".join([*cells, format_bytes(row["held_bytes"])]))
+    return [*lines, words("plan_row.scaling_limit"), ""]
 
 
 def _buckets(buckets: Sequence[Plan], words: Words) -> list[str]:

@@ -55,6 +55,35 @@ def test_the_worst_bucket_comes_first_and_its_parts_are_the_whole(sdft, dataset)
     assert plan["memory"] == plan["buckets"][0]
 
 
+def test_many_gpus_are_planned_where_they_are_asked_for(sdft, dataset):
+    assert sdft("plan", dataset, "--vram", "80GB", "--json").result["scaling"] is None
+    asked = ("--gpus", "48", "--link", "100Gb", "--vram", "80GB")
+    scaling = sdft("plan", dataset, *asked, "--json").result["scaling"]
+    assert (scaling["card"], scaling["link"], scaling["batch_size"]) == ("H100", "100Gb", 4)
+    ddp = scaling["schemes"]["ddp"]
+    assert [row["gpus"] for row in ddp] == [1, 2, 4, 8, 16, 32, 48]
+    # SD 1.5's U-Net in float32: each GPU sends nearly twice its gradients.
+    assert ddp[-1]["sent_bytes"] == pytest.approx(2 * 47 / 48 * 4 * 859_520_964, rel=1e-6)
+    assert ddp[0]["efficiency"] == 1 > ddp[3]["efficiency"] > ddp[4]["efficiency"]
+    text = sdft("plan", dataset, *asked).out
+    assert "on many GPUs (H100, 100Gb between machines" in text
+    assert "zero3 |   48 |" in text
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (("--gpus", "many"), "--gpus"),
+        (("--gpus", "0"), "too few"),
+        (("--gpus", "8", "--link", "fast"), "400Gb"),
+    ],
+)
+def test_what_is_no_number_of_gpus_or_no_link_is_refused(sdft, dataset, asked, said):
+    ran = sdft("plan", dataset, *asked)
+    assert ran.code == 2
+    assert said in ran.err
+
+
 def test_the_learning_rate_is_drawn_from_the_first_step_to_the_last(sdft, dataset):
     asked = ("--lr_scheduler", "cosine", "--learning_rate", "1e-5", "--max_train_steps", "500")
     plan = sdft("plan", dataset, *asked, "--json").result

@@ -10,6 +10,7 @@ from sdft.config.write import toml_value
 from sdft.errors import Problem
 from sdft.jobs.planning.disk import DiskPlan
 from sdft.jobs.planning.fitting import Change
+from sdft.jobs.planning.many import ManyGpus
 from sdft.planning.cards import Card
 
 
@@ -61,6 +62,8 @@ class PlanResult:
     duration_s: float | None
     """Of all steps, roughly; None for a card that is not known."""
     why_no_memory: str = ""
+    many: ManyGpus | None = None
+    """None where it was not asked for, or memory cannot be foreseen."""
     problems: tuple[Problem, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -84,6 +87,7 @@ class PlanResult:
             "fits": self.fits,
             "changes": [_change(one) for one in self.changes],
             "changed_peak_bytes": self.changed_peak_bytes,
+            "scaling": None if self.many is None else self.many.as_json(),
             "problems": [asdict(one) for one in self.problems],
         }
 
