@@ -51,7 +51,7 @@ def app_for(
     return app
 
 
-def ready(folder: Path) -> WizardApp:
+def ready(folder: Path, *, language: str = "en", graphics: str = "blocks") -> WizardApp:
     """Return a wizard on a project with images and, for a model, a file of the right name."""
     (folder / "dataset.toml").write_text(
         "[general]\ncaption_extension = '.txt'\nenable_bucket = true\n\n[[datasets]]\n"
@@ -64,7 +64,7 @@ def ready(folder: Path) -> WizardApp:
         f"output_dir = '{folder / 'out'}'\nseed = 1\n",
         encoding="utf-8",
     )
-    return app_for(folder, graphics="blocks")
+    return app_for(folder, language=language, graphics=graphics)
 
 
 def play(app: WizardApp, script: Script, size: tuple[int, int] = (120, 40)) -> None:
