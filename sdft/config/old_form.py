@@ -12,6 +12,7 @@ from typing import Any
 
 from sdft.config.document import Document
 from sdft.errors import Problem
+from sdft.urls import UrlPath
 
 _REPEATS_AND_CLASS = re.compile(r"(\d+)_(.+)")
 
@@ -51,7 +52,10 @@ def old_form_document(
                 if not _REPEATS_AND_CLASS.fullmatch(folder.name)
             ]
     values = {"datasets": [{"subsets": subsets}]}
+    # Caches lie beside the images, but for those of object stores.
     folder = train_data_dir or Path(".")
+    if isinstance(folder, UrlPath):
+        folder = Path(".")
     return Document(path=folder / "-", name=where, values=values, lines={}), notices
 
 

@@ -25,8 +25,8 @@ _ESCAPES = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\f": r"\f", "\r
 _ESCAPES |= {"\x1b": r"\e"}
 
 
-TAKES_URL = ("image_dir", "metadata_file")
-"""Paths that may be on an object store."""
+TAKES_URL = ("image_dir", "metadata_file", "train_data_dir", "in_json")
+"""Paths that may be on an object store; the last two are their names on the command line."""
 
 MAX_PATH_CHARACTERS = 4095
 MAX_NAME_CHARACTERS = 255
@@ -135,7 +135,9 @@ def _path_problem(setting: Setting, one: Given) -> Problem | None:
 def _url_problem(setting: Setting, url: str, where: str) -> Problem | None:
     if setting.name not in TAKES_URL:
         return Problem(
-            f"{setting.name} cannot be a URL", where, f"{' and '.join(TAKES_URL)} can; give a path"
+            f"{setting.name} cannot be a URL",
+            where,
+            f"{' and '.join(TAKES_URL[:2])} can; give a path",
         )
     if holds_credentials(url):
         # Without the value: it would stand in every log.

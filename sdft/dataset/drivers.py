@@ -23,7 +23,7 @@ TRIES = 4
 FIRST_WAIT_S = 0.5
 """Doubled before each further try."""
 
-_PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs"}
+_PACKAGES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "http": "http", "https": "http"}
 """Extras of ours that bring what fsspec needs for a scheme."""
 
 MARKS = (
@@ -110,9 +110,10 @@ def system_of(scheme: str) -> Any:
         system = fsspec.filesystem(scheme, use_listings_cache=False, **options)
     except ImportError as error:
         extra = _PACKAGES.get(scheme)
+        package = f'"sdft-trainer[{extra}]"' if extra else "adlfs"
         raise EnvironmentFault(
             what=f"{scheme}:// needs a package that is not installed ({error})",
-            fix=f'python -m pip install "sdft-trainer[{extra}]"' if extra else "install it",
+            fix=f"python -m pip install {package}",
         ) from error
     if scheme in ("s3", "s3a"):
         system.retries = 1

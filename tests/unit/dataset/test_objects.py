@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 
 import fsspec
 import pytest
@@ -12,14 +15,16 @@ from PIL import Image
 
 from sdft.cache.digests import FileVersion, read_with_digest
 from sdft.cache.image_memory import image_memory
+from sdft.config.load import load_config
 from sdft.dataset import drivers
 from sdft.dataset.index import build_index
 from sdft.dataset.object_cache import ObjectCache
 from sdft.dataset.objects import ObjectPath, notes_of
 from sdft.dataset.pixels import decode_rgb
 from sdft.dataset.records import SubsetSpec
-from sdft.errors import DataError
+from sdft.errors import ConfigError, DataError
 from sdft.events import ignore
+from sdft.jobs.sources import cache_folder
 from sdft.urls import UrlPath, holds_credentials, redacted
 
 ROOT = "memory://pictures/cats"
@@ -244,6 +249,57 @@ def test_what_is_not_there_is_named(store, tmp_path, url, said):
     with pytest.raises(DataError, match=said) as caught:
         index_of(one, tmp_path)
     assert "memory://pictures" in str(caught.value)
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *words):
+        pass
+
+
+def test_images_of_a_web_server_are_read_and_what_its_listing_lacks_is_told(tmp_path):
+    for number in range(3):
+        (tmp_path / "web" / "cats").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "web" / "cats" / f"{number}.png").write_bytes(png(number))
+        (tmp_path / "web" / "cats" / f"{number}.txt").write_text(f"cat {number}", "ascii")
+    handler = partial(_Quiet, directory=str(tmp_path / "web"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            root = UrlPath(f"http://127.0.0.1:{server.server_port}/cats")
+            index = index_of(spec(image_dir=root), tmp_path / "kept")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert [(item.key, item.caption) for item in index.items] == [
+        (f"{number}.png", f"cat {number}") for number in range(3)
+    ]
+    assert "gives no ETag and no time" in str(index.notices)
+    assert index.items[2].path.read_bytes() == png(2)
+
+
+def test_the_old_command_line_takes_urls_and_keeps_its_cache_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = {"train_data_dir": ROOT, "in_json": f"{ROOT}/m.json", "resolution": "512"}
+    config = load_config(None, flags, tmp_path)
+    (subset,) = config.datasets[0].subsets
+    assert (str(subset.image_dir), str(subset.metadata_file)) == (ROOT, f"{ROOT}/m.json")
+    assert cache_folder(config).absolute() == tmp_path / ".sdft-cache"
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "said"),
+    [
+        ("output_dir", "s3://bucket/out", "output_dir cannot be a URL"),
+        ("cache_dir", "s3://bucket/cache", "cache_dir cannot be a URL"),
+        ("train_data_dir", "https://me:hunter22@host/x", "passwords and signatures"),
+        ("train_data_dir", "https://host/x?sig=hunter22", "passwords and signatures"),
+    ],
+)
+def test_urls_that_cannot_be_used_are_refused_and_secrets_not_repeated(tmp_path, name, url, said):
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_config(None, {name: url}, tmp_path)
+    assert "hunter22" not in str(caught.value)
 
 
 def test_messages_lose_users_queries_and_secrets(monkeypatch):
