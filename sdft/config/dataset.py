@@ -71,7 +71,10 @@ class SubsetSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False
         None, help="Folder of the images.", group="images", levels="S", common=True
     )
     metadata_file: Path | None = setting(
-        None, help="Captions of the images in one .json or .jsonl.", group="images", levels="S"
+        None,
+        help="Captions of the images in one .json, .jsonl or .parquet.",
+        group="images",
+        levels="S",
     )
     caption_extension: str = setting(
         ".caption",

@@ -1,7 +1,8 @@
 """Reads metadata files: which captions and tags belong to which image.
 
-In: a `.json` file ({key: {"caption": ..., "tags": ...}}) or a `.jsonl` file (one object a line with
-`image_path`). Out: the text of each key, in the file's order.
+In: a `.json` file ({key: {"caption": ..., "tags": ...}}), a `.jsonl` file (one object a line with
+`image_path`), or a `.parquet` file (one row each; columns `image_path`, `caption`, `tags`).
+Out: the text of each key, in the file's order.
 
 `train_resolution` and `image_size` are not read: buckets and sizes come from the files themselves.
 Source: sd-scripts v0.10, FineTuningDataset.
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sdft.dataset.parquet import parquet_rows
 from sdft.dataset.records import WordRules
 from sdft.errors import DataError, Problem
 from sdft.files import read_text
@@ -33,14 +35,13 @@ class Metadata:
 def read_metadata(path: Path, rules: WordRules) -> Metadata:
     """Return the texts of a metadata file.
 
-    Raises: DataError with every mistake and its line or key; OSError where it cannot be read.
+    Raises: DataError with every mistake and its line or key; OSError where it cannot be read;
+        EnvironmentFault where a .parquet file needs a package that is missing.
     """
-    text = read_text(path)
     problems: list[Problem] = []
     captions: dict[str, str] = {}
     repeated: dict[str, None] = {}
-    entries = _json_lines if path.suffix.lower() == ".jsonl" else _json_object
-    for key, entry, where in entries(text, path, problems):
+    for key, entry, where in _entries(path, problems):
         found = _words(entry, rules, where, problems)
         if key in captions:
             repeated[key] = None
@@ -71,6 +72,26 @@ def joined(caption: str, tags: str, rules: WordRules) -> str:
 
 Entries = Iterator[tuple[str, Any, str]]
 """Key, what the file says of it, and the place in words."""
+
+
+def _entries(path: Path, problems: list[Problem]) -> Entries:
+    kind = path.suffix.lower()
+    if kind == ".parquet":
+        return _parquet_rows(path, problems)
+    text = read_text(path)
+    return (_json_lines if kind == ".jsonl" else _json_object)(text, path, problems)
+
+
+def _parquet_rows(path: Path, problems: list[Problem]) -> Entries:
+    for number, row in enumerate(parquet_rows(path), start=1):
+        where = f"{path}, row {number}"
+        key = row.get("image_path")
+        if isinstance(key, str) and key:
+            yield key, row, where
+        else:
+            problems.append(
+                Problem("the row names no image", where, "fill the column image_path with texts")
+            )
 
 
 def _json_object(text: str, path: Path, problems: list[Problem]) -> Entries:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sdft.errors import DataError, EnvironmentFault, Problem, UserError
+from sdft.dataset.parquet import parquet_rows, pyarrow_or_fault
+from sdft.errors import DataError, Problem, UserError
 from sdft.files import in_form_of, read_text, whole_file
 
 Entries = dict[str, dict[str, Any]]
@@ -163,24 +163,8 @@ class _Reader:
         self.problems.append(Problem(f"broken JSON: {error.msg}", where))
 
 
-def _pyarrow() -> Any:
-    try:
-        pyarrow = import_module("pyarrow")
-        import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise EnvironmentFault(
-            what=".parquet files need pyarrow, which is not installed",
-            fix='python -m pip install "sdft-trainer[parquet]", or use .json or .jsonl',
-        ) from error
-    return pyarrow
-
-
 def _read_parquet(path: Path) -> Entries:
-    pyarrow = _pyarrow()
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(what=f"not a Parquet file: {error}", where=str(path)) from error
+    rows = parquet_rows(path)
     reader = _Reader(path=str(path))
     for number, row in enumerate(rows, start=1):
         key = row.pop("image_path", None)
@@ -196,7 +180,7 @@ def _read_parquet(path: Path) -> Entries:
 
 
 def _write_parquet(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    pyarrow = _pyarrow()
+    pyarrow = pyarrow_or_fault()
     known = {*_TEXT_FIELDS, *_SIZE_FIELDS}
     for key, entry in entries.items():
         unknown = entry.keys() - known

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -10,8 +11,10 @@ from pathlib import Path
 from threading import Thread
 
 import fsspec
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from sdft.cache.digests import FileVersion, read_with_digest
 from sdft.cache.image_memory import image_memory
@@ -22,7 +25,7 @@ from sdft.dataset.object_cache import ObjectCache
 from sdft.dataset.objects import ObjectPath, notes_of
 from sdft.dataset.pixels import decode_rgb
 from sdft.dataset.records import SubsetSpec
-from sdft.errors import ConfigError, DataError
+from sdft.errors import ConfigError, DataError, EnvironmentFault
 from sdft.events import ignore
 from sdft.jobs.sources import cache_folder
 from sdft.urls import UrlPath, holds_credentials, redacted
@@ -236,6 +239,29 @@ def test_captions_may_come_from_a_metadata_object(store, tmp_path):
         ("4.png", "four"),
     ]
     assert index.items[0].path.read_bytes() == png(1)
+
+
+def test_captions_may_come_from_a_parquet_object(store, tmp_path, monkeypatch):
+    fill(store)
+    columns = {
+        "image_path": ["1", "4.png"],
+        "caption": ["one", None],
+        "tags": ["a, b", "four"],
+        "train_resolution": [[64, 64], None],
+    }
+    file = BytesIO()
+    parquet.write_table(pyarrow.table(columns), file)
+    store.pipe_file("/pictures/meta.parquet", file.getvalue())
+    one = spec(metadata_file=UrlPath("memory://pictures/meta.parquet"))
+    index = index_of(one, tmp_path)
+    captions = [(item.key, item.caption) for item in index.items]
+    assert captions == [("1.png", "one,a, b"), ("4.png", "four")]
+    store.pipe_file("/pictures/meta.parquet", b"PAR1 and nothing")
+    with pytest.raises(DataError, match="not a Parquet file"):
+        index_of(one, tmp_path)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(EnvironmentFault, match=r"sdft-trainer\[parquet\]"):
+        index_of(one, tmp_path)
 
 
 @pytest.mark.parametrize(
