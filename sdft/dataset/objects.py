@@ -28,6 +28,9 @@ from sdft.urls import UrlPath, is_url
 HEAD_BYTES = 1 << 16
 """Holds the header of nearly every picture, its EXIF block and small preview included."""
 
+UNKNOWN_BYTES = 4 << 20
+"""Reckoned for an object whose listing gives no size: a large photo."""
+
 AT_ONCE_BYTES = 64 << 20
 """So much is asked for at a time; what comes lies in memory for a moment."""
 
@@ -192,10 +195,12 @@ class ObjectFiles:
         part: list[str] = []
         num_bytes = 0
         for path in paths:
-            state = self.state(path)
-            if self._cache.holds(path, state):
+            state = self._states.get(path)
+            # What is not in the listing is told when it is opened.
+            if state is None or self._cache.holds(path, state):
                 continue
-            size = min(state[0], most or state[0])
+            size = state[0] or UNKNOWN_BYTES
+            size = min(size, most or size)
             if part and num_bytes + size > AT_ONCE_BYTES:
                 yield part
                 part, num_bytes = [], 0

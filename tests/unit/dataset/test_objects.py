@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import sys
 from functools import partial
@@ -239,6 +240,19 @@ def test_captions_may_come_from_a_metadata_object(store, tmp_path):
         ("4.png", "four"),
     ]
     assert index.items[0].path.read_bytes() == png(1)
+
+
+def test_a_key_that_names_a_file_here_is_rejected_not_a_crash(store, tmp_path):
+    fill(store)
+    (tmp_path / "own.png").write_bytes(png(7))
+    keys = {str(tmp_path / "own.png"): {"caption": "own"}, "1": {"caption": "one"}}
+    store.pipe_file("/pictures/meta.json", json.dumps(keys).encode())
+    one = spec(metadata_file=UrlPath("memory://pictures/meta.json"))
+    index = index_of(one, tmp_path / "kept")
+    assert [item.key for item in index.items] == ["1.png"]
+    assert [(one.path.name, "not in the listing" in one.reason) for one in index.rejected] == [
+        ("own.png", True)
+    ]
 
 
 def test_captions_may_come_from_a_parquet_object(store, tmp_path, monkeypatch):
