@@ -36,7 +36,8 @@ from sdft.formats.caption_reader import CaptionReader
 from sdft.formats.clip_tokens import ClipTokenizer
 from sdft.jobs.sources import cache_folder, loss_weights, picture_rules, plan_dataset, word_rules
 from sdft.jobs.training.data import training_data
-from sdft.jobs.training.item_record import write_items
+from sdft.jobs.training.item_record import items_job
+from sdft.train.background import BackgroundWriter
 from sdft.train.batch import BatchMaker
 from sdft.train.latents import LatentSource
 from sdft.train.noise import NoiseRecipe
@@ -142,8 +143,9 @@ def start_again(folder: Path) -> None:
         masks=(None,) * len(placements),
     )
     clock.lap("items and groups")
-    write_items(folder / "items", data)
-    clock.lap("record of the items")
+    # As a run does: beside the first steps.
+    writer = BackgroundWriter(emit=ignore)
+    writer.submit([items_job(folder / "items", data)])
     order = Order(groups=data.groups, effective_batch=planned.batch_sizes, seed=1)
     step = next(iter(order.epoch(1)))
     clock.lap("order of the epoch")
@@ -160,6 +162,7 @@ def start_again(folder: Path) -> None:
     )
     batch = maker.make(step, step.uses, step_number=0)
     clock.lap("first batch")
+    writer.wait()
     assert len(batch) <= BATCH_SIZE
     clock.tell(f"{len(placements)} cached images")
     print(f"peak {peak_bytes() / 1e9:.2f} GB, of which imports {before_bytes / 1e9:.2f} GB")

@@ -33,7 +33,7 @@ from sdft.jobs.training.contexts import cached_contexts
 from sdft.jobs.training.data import TrainingData, training_data
 from sdft.jobs.training.device_use import device_use
 from sdft.jobs.training.held_out import Chosen, HeldOut, hold_out
-from sdft.jobs.training.item_record import changes_since, write_items
+from sdft.jobs.training.item_record import changes_since, items_job
 from sdft.jobs.training.latents import CachedLatents, cached_latents, latent_source
 from sdft.jobs.training.loading import load_model, networks_of
 from sdft.jobs.training.machine import build_accelerator, ddp_wishes
@@ -120,8 +120,6 @@ def prepare_run(
     networks = networks_of(settings, bundle, accelerator, use, emit)
     facts = run_facts(config, data, networks, plan)
     progress = _place(settings, state, facts, networks, plan, data, run=run, emit=emit)
-    if team.is_main:
-        write_items(run.items, data)
     meter = Meter(
         progress,
         emit=emit,
@@ -146,6 +144,8 @@ def prepare_run(
     )
     networks.wait_for_copies.append(keeper.writer.wait_for_copies)
     if team.is_main:
+        # Beside the first steps; each save waits for it, so that no state is without it.
+        keeper.writer.submit([items_job(run.items, data)])
         require_room(keeper, settings, progress, emit)
     if state is not None:
         keeper.catch_up(progress)

@@ -16,6 +16,7 @@ from sdft.collector import no_collections
 from sdft.errors import DataError
 from sdft.files import write_bytes
 from sdft.jobs.training.data import TrainingData
+from sdft.train.background import SaveJob
 
 quoted = json.encoder.encode_basestring_ascii
 """A text as JSON, in ASCII."""
@@ -26,6 +27,17 @@ MAX_RECORD_BYTES = 1 << 30
 
 Items = dict[str, tuple[str, str, int]]
 """Name of an item to the digests of its words and of its latents, and its repeats."""
+
+
+def items_job(folder: Path, data: TrainingData) -> SaveJob:
+    """Return the writing of the record as a job of the background writer."""
+    return SaveJob(
+        name="items",
+        content=data,
+        num_bytes=0,
+        copied=lambda content: content,
+        write=lambda content: write_items(folder, content),
+    )
 
 
 def write_items(folder: Path, data: TrainingData) -> None:
