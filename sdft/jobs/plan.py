@@ -146,8 +146,17 @@ def run_plan(
     )
 
 
-def planned_run(config: Config, dataset: PlannedDataset, *, on_gpu: bool, emit: Emit) -> PlannedRun:
+def planned_run(
+    config: Config,
+    dataset: PlannedDataset,
+    *,
+    on_gpu: bool,
+    emit: Emit,
+    num_processes: int | None = None,
+) -> PlannedRun:
     """Return the run as training would find it: its images, its order, what each step does.
+
+    `num_processes` is that of the setting if it is not given.
 
     Raises: what `open_model` and `order_of` raise.
     """
@@ -158,7 +167,14 @@ def planned_run(config: Config, dataset: PlannedDataset, *, on_gpu: bool, emit: 
     table = PlacementTable.of(placements)
     if held_out:
         table = table.take(sorted(set(range(len(placements))) - held_out))
-    length = order_of(settings, groups_of(table), dataset.batch_sizes, seed=settings.seed or 0)
+    processes = num_processes or settings.num_processes
+    length = order_of(
+        settings,
+        groups_of(table),
+        dataset.batch_sizes,
+        seed=settings.seed or 0,
+        num_processes=processes,
+    )
     live = {
         place
         for place, rules in picture_rules(config.datasets).items()
@@ -178,6 +194,7 @@ def planned_run(config: Config, dataset: PlannedDataset, *, on_gpu: bool, emit: 
             reads_words=texts is not None and not texts.is_used,
             encodes_images=any(is_live),
             has_bitsandbytes=has_bitsandbytes(),
+            num_processes=processes,
         ),
         cached=table.take([number for number, leave in enumerate(is_live) if not leave]),
         texts=texts,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from math import prod
 
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
-from sdft.planning.ledger import OPTIMIZER, PARTS, TEMPORARIES, WEIGHTS, Ledger, Storage
+from sdft.planning.ledger import GRADIENTS, OPTIMIZER, PARTS, TEMPORARIES, WEIGHTS, Ledger, Storage
 from sdft.planning.networks import UNetShadow, run_text_encoder
 from sdft.planning.optimizers import OptimizerNeeds
 from sdft.planning.shadow import FLOAT32, HALF, Tape, Weight
@@ -59,6 +59,8 @@ class MemoryQuestion:
     vae_itemsize: int = FLOAT32
     images_encoded_at_once: int = 1
     accumulates: bool = False
+    exchanges: bool = False
+    """Whether several processes exchange gradients from copies of them, as DDP does."""
     checkpoints: frozenset[str] = frozenset()
     """Blocks of the U-Net that compute their activations twice."""
     checkpoints_text: bool = False
@@ -148,6 +150,8 @@ class _Step:
             values = sum(map(prod, question.vae.tensors().values()))
             held.append(Storage(self.ledger, WEIGHTS, values * question.vae_itemsize))
         for one in self.trained:
+            if question.exchanges:
+                held.append(Storage(self.ledger, GRADIENTS, prod(one.shape) * one.itemsize))
             if question.average_on_device:
                 held.append(Storage(self.ledger, WEIGHTS, prod(one.shape) * FLOAT32))
             if not question.states_on_cpu:

@@ -152,6 +152,19 @@ def test_a_config_file_is_fitted_in_place(sdft, dataset, tmp_path):
     assert "\n" not in "".join(added)
 
 
+def test_several_processes_share_the_steps_and_hold_gradients_twice(sdft, dataset):
+    alone = sdft("plan", dataset, "--vram", "24GB", "--json").result
+    two = sdft("plan", dataset, "--vram", "24GB", "--num_processes", "2", "--json").result
+    assert two["effective_batch"] == [2 * size for size in alone["effective_batch"]]
+    assert two["steps_per_epoch"] <= alone["steps_per_epoch"]
+    more = two["memory"]["peak_bytes"] - alone["memory"]["peak_bytes"]
+    gradients = alone["memory"]["parts"]["weights"]
+    assert 0.9 < more / gradients < 1.1
+    shared = ("--num_processes", "2", "--ddp_gradient_as_bucket_view")
+    lean = sdft("plan", dataset, "--vram", "24GB", *shared, "--json").result
+    assert lean["memory"]["peak_bytes"] == alone["memory"]["peak_bytes"]
+
+
 def test_a_real_model_file_gives_its_own_sizes(sdft, tmp_path):
     prepare_demo(tmp_path / "demo", emit=ignore)
     plan = sdft("plan", tmp_path / "demo" / "config.toml", "--vram", "12GB", "--json").result

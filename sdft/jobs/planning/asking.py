@@ -39,6 +39,7 @@ class Use:
     encodes_images: bool
     """Whether the VAE runs in each step."""
     has_bitsandbytes: bool = True
+    num_processes: int = 1
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -102,6 +103,7 @@ def memory_question(
         vae_itemsize=FLOAT32 if settings.no_half_vae or not half else HALF,
         images_encoded_at_once=min(settings.vae_batch_size, shape.batch_size),
         accumulates=settings.gradient_accumulation_steps > 1,
+        exchanges=use.num_processes > 1 and not settings.ddp_gradient_as_bucket_view,
         checkpoints=checkpoints,
         checkpoints_text=bool(checkpoints),
         offloads_activations=settings.cpu_offload_checkpointing and use.on_gpu,

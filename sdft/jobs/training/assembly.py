@@ -210,7 +210,12 @@ def _settle(
         # All use the same settings, even where their cards differ.
         config, planned_bytes = team.from_main(
             lambda: fit_to_card(
-                unfitted, dataset, card_in_use(), earlier=earlier_settings(run, state), emit=emit
+                unfitted,
+                dataset,
+                card_in_use(),
+                earlier=earlier_settings(run, state),
+                emit=emit,
+                num_processes=team.size,
             )
         )
     return config, dataset, planned_bytes

@@ -44,6 +44,7 @@ def fit_to_card(
     *,
     earlier: Mapping[str, Any],
     emit: Emit,
+    num_processes: int = 1,
 ) -> tuple[Config, Mapping[Bucket, int]]:
     """Return the config as it fits the card, and the bytes that each bucket will take.
 
@@ -53,7 +54,7 @@ def fit_to_card(
     Raises: what `planned_run` raises.
     """
     config = with_earlier_choices(config, earlier, emit)
-    planned = planned_run(config, dataset, on_gpu=True, emit=emit)
+    planned = planned_run(config, dataset, on_gpu=True, emit=emit, num_processes=num_processes)
     foresight = planned.foresight
     found = fit(config, foresight, card.usable_bytes, has_bf16=card.has_bf16)
     if found is None:
