@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import string
+import tomllib
+from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
 
+import sdft
+from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.preset import PRESETS
+from sdft.config.settings import settings_of
+from sdft.config.training import TrainingSettings
 from sdft.control import COMMANDS
 from sdft.language import LANGUAGES, Words, catalogue, language_of
 from sdft.tui.panes.images import Chosen
@@ -21,6 +28,8 @@ from sdft.tui.shell import Shell
 from sdft.tui.viewing import CHARTS
 from sdft.tui.widgets.folder_tree import FolderTree
 from sdft.views.run_state import STATES
+
+FOLDER = Path(sdft.__file__).parent / "strings"
 
 
 def places(sentence: str) -> set[str]:
@@ -77,3 +86,16 @@ def test_the_language_is_the_asked_one_then_the_locales(
     environment: dict[str, str], expected: str
 ) -> None:
     assert language_of(environment) == expected
+
+
+def test_every_setting_has_its_help_in_japanese_and_no_other_has() -> None:
+    declared = {
+        setting.name
+        for model in (TrainingSettings, DatasetSettings, SubsetSettings)
+        for setting in settings_of(model)
+    }
+    hints = tomllib.loads((FOLDER / "hints.ja.toml").read_text(encoding="utf-8"))
+    assert hints.keys() == declared
+    assert all(re.search("[\u3040-\u30ff\u4e00-\u9fff]", hint) for hint in hints.values())
+    assert Words("ja").hint("batch_size", "Images in a batch.") == hints["batch_size"]
+    assert Words("en").hint("batch_size", "Images in a batch.") == "Images in a batch."
