@@ -160,6 +160,10 @@ def test_several_processes_share_the_steps_and_hold_gradients_twice(sdft, datase
     more = two["memory"]["peak_bytes"] - alone["memory"]["peak_bytes"]
     gradients = alone["memory"]["parts"]["weights"]
     assert 0.9 < more / gradients < 1.1
+    small = sdft("plan", dataset, "--vram", "6GB", "--num_processes", "2", "--json").result
+    changed = {name for one in small["changes"] for name in one["values"]}
+    assert "fused_backward_pass" not in changed
+    assert "full_bf16" in changed
     shared = ("--num_processes", "2", "--ddp_gradient_as_bucket_view")
     lean = sdft("plan", dataset, "--vram", "24GB", *shared, "--json").result
     assert lean["memory"]["peak_bytes"] == alone["memory"]["peak_bytes"]

@@ -220,6 +220,9 @@ def _fused(settings: TrainingSettings, foresight: Foresight) -> list[Change]:
     needs = optimizer_needs(settings, foresight.use)
     if needs is None or not needs.one_by_one or settings.gradient_accumulation_steps > 1:
         return []
+    if foresight.use.num_processes > 1:
+        # Each process would step before the gradients are exchanged.
+        return []
     return [Change(values={"fused_backward_pass": True}, cost="fused")]
 
 

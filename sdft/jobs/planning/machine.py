@@ -20,8 +20,9 @@ PROBE_SIZE = 1024
 PROBE_ROUNDS = 6
 CONVOLUTION_SHARE = 0.55
 """Of the speed of one large product that a step's many small ones reach; measured on two cores."""
-UPDATE_BYTES = 28
-"""Read and written for each weight by an update of AdamW in float32."""
+UPDATE_BYTES = 56
+"""Read and written for each weight in float32: 28 by AdamW, 12 by clipping, 16 by gradients that
+are made anew in each step."""
 
 
 def card_found() -> Card | None:
