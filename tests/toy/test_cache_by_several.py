@@ -104,8 +104,8 @@ def test_what_a_killed_process_left_is_done_at_the_next_start(ground, by_one, di
     ran.require(0, 0)
     # What the other one finished was kept; only the batch that was in work is done anew.
     kept = first[1 - dies] - set.union(*second)
+    # Where the machine is busy, that can be all which it had begun.
     assert len(first[1 - dies]) - len(kept) <= BATCH
-    assert kept
     assert kept | set.union(*second) == all_pictures
     assert result["encoded"] == len(all_pictures) - len(kept)
     assert_same_cache(one, tmp_path)

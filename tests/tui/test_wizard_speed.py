@@ -15,6 +15,7 @@ from textual.pilot import Pilot
 from sdft.tui.folder_look import look_at
 from sdft.tui.shell import quiet_collector
 from sdft.tui.wizard_app import WizardApp
+from tests.slowness import slowness
 from tests.tui.piloting import text_of, until
 from tests.tui.wizarding import app_for, checked, play, project, shown
 
@@ -53,8 +54,9 @@ def test_the_first_step_is_painted_within_a_second_and_without_torch(tmp_path: P
         painted_s, _, heavy = first.partition(" ")
         assert (heavy, later) == ("[]", "[]")
         painted.append(float(painted_s))
-    # Processor time: what other programs of a busy machine take is not ours.
-    assert min(painted) < 1, painted
+    # Processor time, at the machine's usual speed: what other programs of a busy machine take, from
+    # the caches too, is not ours.
+    assert min(painted) < slowness(), painted
 
 
 def many_images(folder: Path, number: int) -> Path:

@@ -18,11 +18,10 @@ from sdft.train.optim import (
     build_optimizer,
     finds_rate,
     is_schedule_free,
-    parse_arguments,
     shown_rate,
-    steps_are_relative,
     steps_one_by_one,
 )
+from sdft.train.optimizer_words import parse_arguments, steps_are_relative
 from sdft.train.plain_tensors import on_cpu, put_together, taken_apart
 
 NUM_UPDATES = 20
