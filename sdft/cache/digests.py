@@ -24,7 +24,7 @@ from sdft.cache.database import (
     rows_by_path,
     transaction,
 )
-from sdft.dataset.objects import ObjectPath
+from sdft.dataset.objects import StatedPath
 from sdft.errors import DataError
 
 DIGEST_BYTES = 16
@@ -88,8 +88,8 @@ def read_with_digest(path: Path) -> ReadFile:
 
     Raises: DataError where it keeps changing; OSError where it cannot be read.
     """
-    if isinstance(path, ObjectPath):
-        # Its state is that of the listing, and a store hands out whole objects only.
+    if isinstance(path, StatedPath):
+        # Its state is that of the listing; reading tells where it is no longer the same.
         return _with_digest(path.read_bytes(), FileVersion.of(path))
     for _ in range(TRIES):
         with path.open("rb") as file:

@@ -12,10 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import cache
-from hashlib import blake2b
 from typing import Any, TypeVar
 
-from sdft.dataset.sources import State
+from sdft.dataset.sources import State, mark_of
 from sdft.errors import EnvironmentFault
 from sdft.urls import redacted
 
@@ -148,11 +147,6 @@ def read_many(paths: Sequence[str], most: int | None) -> list[tuple[str, bytes]]
 
 
 def state_of(url: str, facts: dict[str, Any]) -> State:
-    """Return bytes and a number for the ETag, or what comes next to it, in a listing's entry.
-
-    The number stands where the time in ns of a local file does, so it is one of a time long ago:
-    then nothing waits for the file to settle.
-    """
+    """Return bytes and a number for the ETag, or what comes next to it, in a listing's entry."""
     mark = next((str(facts[name]) for name in MARKS if facts.get(name)), url)
-    digest = int.from_bytes(blake2b(mark.encode(), digest_size=8).digest(), "big")
-    return int(facts.get("size") or 0), 10**18 + digest % (6 * 10**17)
+    return int(facts.get("size") or 0), mark_of(mark)

@@ -6,19 +6,20 @@ In: a SubsetSpec. Out: Candidates, and problems and notices in words.
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sdft.dataset.candidates import Candidates
-from sdft.dataset.captions import caption_stems
-from sdft.dataset.listing import Folder, Listing, extension_of, list_folder
+from sdft.dataset.caption_files import CaptionFinder, by_convention
+from sdft.dataset.listing import Folder, Listing, list_folder
 from sdft.dataset.matching import Matches, match_keys
 from sdft.dataset.metadata import read_metadata
 from sdft.dataset.object_cache import ObjectCache
+from sdft.dataset.objects import ObjectFiles, object_path
 from sdft.dataset.records import Rejected, SubsetSpec
+from sdft.dataset.shard_gathering import ShardReader, packed_names, shard_names
 from sdft.errors import DataError, Problem
 from sdft.urls import UrlPath
 
@@ -37,7 +38,9 @@ class Gathered:
     rejected: list[Rejected] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     notices: list[Problem] = field(default_factory=list)
-    finders: list[_CaptionFinder] = field(default_factory=list)
+    in_shards: bool = False
+    """Whether the images lie in tar shards."""
+    finders: list[CaptionFinder] = field(default_factory=list)
     """Of each folder, where captions lie in files."""
 
     @property
@@ -54,27 +57,27 @@ class Gathered:
         self.finders.clear()
 
 
-def gather(
-    spec: SubsetSpec, dataset: int, subset: int, objects: ObjectCache | None = None
-) -> Gathered:
+def gather(spec: SubsetSpec, dataset: int, subset: int, reader: ShardReader) -> Gathered:
     """Return a subset's image files; what stops the whole job is in `problems`.
 
-    `objects` is where those of object stores are kept; needed only where there are some.
+    `reader` has a cache where there are files of object stores.
     """
     assert spec.image_dir or spec.metadata_file, "a subset has a folder or a metadata file"
     gathered = Gathered(spec, dataset, subset)
     root = spec.image_dir or spec.metadata_file.parent  # type: ignore[union-attr]
     try:
-        listing = _listed(gathered, root, objects)
+        listing = _listed(gathered, root, reader)
     except OSError as error:
         gathered.problems.append(_cannot_list(root, error))
         return gathered
     try:
-        metadata_file = _readable(spec.metadata_file, objects)
+        metadata_file = _readable(spec.metadata_file, reader.cache)
     except OSError as error:
         gathered.problems.append(_cannot_read(str(spec.metadata_file), error))
         return gathered
     gathered.notices += _listing_notices(listing)
+    if gathered.problems:
+        return gathered
     if metadata_file:
         _from_metadata(gathered, metadata_file, listing)
     else:
@@ -83,17 +86,50 @@ def gather(
     return gathered
 
 
-def _listed(gathered: Gathered, root: Path, objects: ObjectCache | None) -> Listing:
+def _listed(gathered: Gathered, root: Path, reader: ShardReader) -> Listing:
     recursive = gathered.spec.recursive
-    if not isinstance(root, UrlPath):
-        return list_folder(root, recursive=recursive)
-    # Brings nothing heavy, but most people have no use for it.
-    from sdft.dataset.objects import ObjectFiles
+    objects = None
+    if isinstance(root, UrlPath):
+        assert reader.cache is not None, "images of object stores are kept somewhere"
+        gathered.candidates.source = objects = ObjectFiles(root, reader.cache)
+        listing = objects.listed(recursive=recursive)
+    else:
+        listing = list_folder(root, recursive=recursive)
+    shards = shard_names(listing) if gathered.spec.image_dir else []
+    if not shards:
+        return listing
+    if listing.num_images():
+        what = f"{plural(len(shards), '.tar file')} beside images not read: {shards[0][1]}"
+        fix = "give shards a folder of their own"
+        gathered.notices.append(Problem(what, str(root), fix))
+        return listing
+    return _shards_listed(gathered, listing, shards, objects, reader)
 
-    assert objects is not None, "images of object stores are kept somewhere"
-    source = ObjectFiles(root, objects)
-    gathered.candidates.source = source
-    return source.listed(recursive=recursive)
+
+def _shards_listed(
+    gathered: Gathered,
+    listing: Listing,
+    shards: list[tuple[Folder, str]],
+    objects: ObjectFiles | None,
+    reader: ShardReader,
+) -> Listing:
+    """Return the listing of what lies in tar shards, which `gathered` then reads from."""
+    spec = gathered.spec
+    found = reader.listed(
+        listing,
+        shards,
+        objects=objects,
+        rules=spec.words,
+        caption_extension=with_dot(spec.caption_extension),
+    )
+    if objects is not None:
+        gathered.notices += [Problem(note, gathered.place) for note in objects.notes()]
+    gathered.candidates.source = found.source
+    gathered.in_shards = True
+    gathered.rejected += [_rejected(gathered, path, reason) for path, reason in found.left_out]
+    gathered.problems += found.problems
+    gathered.notices += found.notices
+    return found.listing
 
 
 def _readable(metadata_file: Path | None, objects: ObjectCache | None) -> Path | None:
@@ -103,8 +139,6 @@ def _readable(metadata_file: Path | None, objects: ObjectCache | None) -> Path |
     """
     if not isinstance(metadata_file, UrlPath):
         return metadata_file
-    from sdft.dataset.objects import object_path
-
     assert objects is not None, "what is read of object stores is kept somewhere"
     return object_path(metadata_file, objects)
 
@@ -131,63 +165,26 @@ def _from_folder(gathered: Gathered, listing: Listing) -> None:
         return
     extension = with_dot(gathered.spec.caption_extension)
     candidates = gathered.candidates
+    otherwise: Counter[str] = Counter()
     for folder in listing.folders:
-        finder = _CaptionFinder(folder)
+        finder = CaptionFinder(folder)
         # Texts: a million Paths would take seconds to make.
         place = f"{folder.path}/" if isinstance(folder.path, UrlPath) else _inside(folder.path)
         caption_names = finder.find_all(extension)
+        if gathered.in_shards:
+            caption_names = by_convention(finder, caption_names, otherwise)
         candidates.keys += [folder.prefix + name for name in folder.images]
         candidates.paths += [place + name for name in folder.images]
         candidates.caption_names += caption_names
         candidates.caption_files += [name and place + name for name in caption_names]
         gathered.finders.append(finder)
+    for other, count in (+otherwise).items():
+        what = f"{plural(count, 'caption')} of shards read from {other}, as there is no {extension}"
+        gathered.notices.append(Problem(what, gathered.place))
 
 
 def _inside(folder: Path) -> str:
     return os.path.join(folder, "")
-
-
-class _CaptionFinder:
-    """Caption files of one folder, looked up without asking the disk again."""
-
-    def __init__(self, folder: Folder) -> None:
-        self._folder = folder
-        self._names = frozenset(folder.others)
-        self._by_form: dict[str, str] | None = None
-
-    def find_all(self, extension: str) -> list[str]:
-        """Return the caption file of each image; empty where there is none."""
-        # Nearly always the first name that is tried is there. An image's name has an extension.
-        names = [name[: name.rindex(".")] + extension for name in self._folder.images]
-        if self._names.issuperset(names):
-            return names
-        return [
-            name if name in self._names else self._find(image_name, extension)
-            for name, image_name in zip(names, self._folder.images, strict=True)
-        ]
-
-    def _find(self, image_name: str, extension: str) -> str:
-        for stem in caption_stems(image_name[: image_name.rindex(".")]):
-            name = stem + extension
-            if name in self._names:
-                return name
-            if not name.isascii() and (other := self._in_other_form(name)):
-                return other
-        return ""
-
-    def kinds(self) -> Counter[str]:
-        stems = {
-            stem
-            for name in self._folder.images
-            for stem in caption_stems(os.path.splitext(name)[0])
-        }
-        beside = (name for name in self._folder.others if os.path.splitext(name)[0] in stems)
-        return Counter(kind for name in beside if (kind := extension_of(name)))
-
-    def _in_other_form(self, name: str) -> str | None:
-        if self._by_form is None:
-            self._by_form = {unicodedata.normalize("NFC", other): other for other in self._names}
-        return self._by_form.get(unicodedata.normalize("NFC", name))
 
 
 def _from_metadata(gathered: Gathered, metadata_file: Path, listing: Listing) -> None:
@@ -211,8 +208,9 @@ def _from_metadata(gathered: Gathered, metadata_file: Path, listing: Listing) ->
         source=gathered.candidates.source,
     )
     for key, names in matches.ambiguous.items():
-        reason = f'the metadata key "{key}" fits {examples(names)}; give keys with their extension'
-        gathered.rejected += [_ambiguous(gathered, listing.root / name, reason) for name in names]
+        shown = examples([name for name, _ in names])
+        reason = f'the metadata key "{key}" fits {shown}; give keys with their extension'
+        gathered.rejected += [_rejected(gathered, path, reason) for _, path in names]
     if not matches.found:
         gathered.problems.append(_nothing_matches(matches, listing, where))
         return
@@ -221,7 +219,7 @@ def _from_metadata(gathered: Gathered, metadata_file: Path, listing: Listing) ->
         gathered.notices += _without_key(gathered, matches, listing, where)
 
 
-def _ambiguous(gathered: Gathered, path: Path, reason: str) -> Rejected:
+def _rejected(gathered: Gathered, path: Path, reason: str) -> Rejected:
     return Rejected(path=path, reason=reason, dataset=gathered.dataset, subset=gathered.subset)
 
 
@@ -262,7 +260,7 @@ def _without_key(
     gathered: Gathered, matches: Matches, listing: Listing, where: str
 ) -> Iterator[Problem]:
     named = {item_key for item_key, _ in matches.found.values()}
-    named |= {name for names in matches.ambiguous.values() for name in names}
+    named |= {name for names in matches.ambiguous.values() for name, _ in names}
     left = [key for key in listing.image_keys() if key not in named]
     if left:
         yield Problem(
@@ -316,6 +314,14 @@ def _nearest_folder(root: Path) -> str:
 
 
 def _no_images(listing: Listing) -> Problem:
+    if packed := packed_names(listing):
+        return Problem(
+            f"no images but {plural(len(packed), 'compressed archive')}, such as {packed[0]}",
+            str(listing.root),
+            "unpack it to .tar or to a folder: in a compressed one nothing can be read alone",
+            "compressed_shards",
+            {"count": len(packed), "example": packed[0]},
+        )
     others = listing.other_extensions()
     found = ", ".join(f"{kind} {count}" for kind, count in others.most_common(8)) or "no files"
     what = f"the folder holds no images (found: {found})"

@@ -29,6 +29,7 @@ from sdft.dataset.reading import (
 )
 from sdft.dataset.records import DatasetIndex, Rejected, SubsetSpec
 from sdft.dataset.remembered import Forgetful, ImageMemory
+from sdft.dataset.shard_gathering import ShardReader
 from sdft.dataset.tables import ItemTable
 from sdft.errors import DataError, Problem
 from sdft.events import Emit, ItemRejected, StageFinished, StageProgress, StageStarted
@@ -55,24 +56,26 @@ def build_index(
     max_workers: int | None = None,
     memory: ImageMemory | None = None,
     objects: ObjectCache | None = None,
+    shards: Path | None = None,
 ) -> DatasetIndex:
     """Return every image of every subset, used or rejected.
 
     Files that `memory` knows, and that have not changed, are not opened; `objects` keeps what is
-    read of object stores. Emits the stage "index", and each rejected image; notices are returned
-    only.
+    read of object stores, the folder `shards` what lies where in tar shards. Emits the stage
+    "index", and each rejected image; notices are returned only.
 
     Raises: DataError with all that is wrong: a folder that is missing or holds no images, a
     metadata file that fits none, a subset without any captions, no image that can be read.
     """
     started_s = time.monotonic()
-    gathered, notices = _gather_all(datasets, objects)
+    archives = ShardReader(shards, objects, emit)
+    gathered, notices = _gather_all(datasets, archives)
     problems = [problem for subset in gathered for problem in subset.problems]
     if problems:
         raise DataError(problems=problems)
     total = sum(len(subset.candidates) for subset in gathered)
     emit(StageStarted(stage=STAGE, total=total, unit="images"))
-    columns = Columns(objects)
+    columns = Columns(objects, archives.shards)
     rejected: list[Rejected] = []
     done = 0
     reader = _Reader(memory or Forgetful(), max_workers or default_workers())
@@ -204,7 +207,7 @@ class _Reader:
 
 def _gather_all(
     datasets: Sequence[Sequence[SubsetSpec]],
-    objects: ObjectCache | None,
+    archives: ShardReader,
 ) -> tuple[list[Gathered], list[Problem]]:
     """Gather all subsets but those that are switched off or stand twice in one dataset."""
     gathered: list[Gathered] = []
@@ -223,7 +226,7 @@ def _gather_all(
                 notices.append(Problem("left out: the dataset has it already", where, fix))
             else:
                 seen.add(identity)
-                gathered.append(gather(spec, dataset, subset, objects))
+                gathered.append(gather(spec, dataset, subset, archives))
     return gathered, notices
 
 

@@ -37,8 +37,8 @@ class Matches:
     """Keys that were found by their last parts only."""
     same_image: list[str] = field(default_factory=list)
     """Keys whose image another key has already."""
-    ambiguous: dict[str, list[str]] = field(default_factory=dict)
-    """Stems that fit several images, with those images' keys."""
+    ambiguous: dict[str, list[tuple[str, Path]]] = field(default_factory=dict)
+    """Stems that fit several images, with those images' keys and paths."""
 
 
 def match_keys(keys: Iterable[str], listing: Listing, metadata_file: Path) -> Matches:
@@ -58,7 +58,7 @@ def match_keys(keys: Iterable[str], listing: Listing, metadata_file: Path) -> Ma
         if hit is None:
             several = names.several_with_stem(key)
             if several:
-                matches.ambiguous[key] = several
+                matches.ambiguous[key] = [(name, names.path(name)) for name in several]
             else:
                 matches.unfound.append(key)
         elif hit[1] in taken:
@@ -76,7 +76,9 @@ class _Names:
         self.root = listing.root
         root = listing.root if isinstance(listing.root, UrlPath) else os.path.abspath(listing.root)
         self.root_text = str(root).replace("\\", "/").rstrip("/") + "/"
-        self._exact = dict.fromkeys(listing.image_keys())
+        self._exact = {
+            folder.prefix + name: folder for folder in listing.folders for name in folder.images
+        }
         forms = Counter(map(_one_form, self._exact))
         self._by_form = {_one_form(k): k for k in self._exact if forms[_one_form(k)] == 1}
         self._by_stem: dict[str, list[str]] = {}
@@ -85,11 +87,15 @@ class _Names:
 
     def get(self, text: str) -> tuple[str, Path] | None:
         name = text if text in self._exact else self._by_form.get(_one_form(text))
-        return None if name is None else (name, self.root / name)
+        return None if name is None else (name, self.path(name))
+
+    def path(self, name: str) -> Path:
+        folder = self._exact[name]
+        return folder.path / name.removeprefix(folder.prefix)
 
     def get_stem(self, text: str) -> tuple[str, Path] | None:
         names = self._by_stem.get(_one_form(text), [])
-        return (names[0], self.root / names[0]) if len(names) == 1 else None
+        return (names[0], self.path(names[0])) if len(names) == 1 else None
 
     def several_with_stem(self, key: str) -> list[str]:
         names = self._by_stem.get(_one_form(key.replace("\\", "/").removeprefix("./")), [])

@@ -34,13 +34,30 @@ UNKNOWN_BYTES = 4 << 20
 AT_ONCE_BYTES = 64 << 20
 """So much is asked for at a time; what comes lies in memory for a moment."""
 
-_GONE = (-1, -1)
+GONE = (-1, -1)
+"""The state of what is not there."""
 
 
-class ObjectPath(UrlPath):
-    """A Path to an object whose state is known, which reads through a cache."""
+class StatedPath:
+    """What Paths have in common whose state is known and that no disk is asked for."""
 
     object_state: State | None = None
+    notes: list[str]
+
+    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
+        """Return bytes and, as the time, the number that stands for the ETag. Asks nobody."""
+        if self.object_state is None:
+            raise FileNotFoundError(errno.ENOENT, "not in the listing", str(self))
+        num_bytes, mark = self.object_state
+        return os.stat_result((0o100444, 0, 0, 0, 0, 0, num_bytes, 0, 0, 0), {"st_mtime_ns": mark})
+
+    def is_file(self) -> bool:
+        return self.object_state is not None
+
+
+class ObjectPath(StatedPath, UrlPath):
+    """A Path to an object whose state is known, which reads through a cache."""
+
     cache: ObjectCache | None = None
 
     @classmethod
@@ -54,16 +71,6 @@ class ObjectPath(UrlPath):
             return UrlPath, (str(self),)
         return ObjectPath.of, (str(self), self.object_state, self.cache)
 
-    def stat(self, *, follow_symlinks: bool = True) -> os.stat_result:
-        """Return bytes and, as the time, the number that stands for the ETag. Asks nobody."""
-        if self.object_state is None:
-            raise FileNotFoundError(errno.ENOENT, "not in the listing", str(self))
-        num_bytes, mark = self.object_state
-        return os.stat_result((0o100444, 0, 0, 0, 0, 0, num_bytes, 0, 0, 0), {"st_mtime_ns": mark})
-
-    def is_file(self) -> bool:
-        return self.object_state is not None
-
     def read_bytes(self) -> bytes:
         """Return the content, from the cache or the store.
 
@@ -76,7 +83,7 @@ class ObjectPath(UrlPath):
 
 def notes_of(path: Path) -> tuple[str, ...]:
     """Return what should be said of reading a path; nothing of a local one."""
-    return tuple(path.notes) if isinstance(path, ObjectPath) else ()
+    return tuple(path.notes) if isinstance(path, StatedPath) else ()
 
 
 def item_path(text: str, state: State, cache: ObjectCache | None) -> Path:
@@ -159,8 +166,8 @@ class ObjectFiles:
         none = (0, 0)
         rows = []
         for path, caption_file in zip(paths, caption_files, strict=True):
-            image = self._states.get(path, _GONE)
-            words = self._states.get(caption_file, _GONE) if caption_file else none
+            image = self._states.get(path, GONE)
+            words = self._states.get(caption_file, GONE) if caption_file else none
             rows.append((*image, *words))
         return np.array(rows, dtype=np.int64).reshape(-1, NUM_COMPARED)
 
@@ -175,7 +182,7 @@ class ObjectFiles:
         head = self._heads.pop(path, None)
         if head is None:
             return BytesIO(self.read(path)), state
-        return _Head(head, lambda: self.read(path)), state
+        return Head(head, lambda: self.read(path)), state
 
     def read(self, path: str) -> bytes:
         return read_object(path, self.state(path), self._cache, self._note)
@@ -217,7 +224,7 @@ class ObjectFiles:
         self._notes.append(text)
 
 
-class _Head(BytesIO):
+class Head(BytesIO):
     """A file of which only the first bytes are there; the rest is read if it is asked for."""
 
     def __init__(self, head: bytes, whole: Callable[[], bytes]) -> None:

@@ -25,6 +25,7 @@ from sdft.dataset.remembered import (
     RememberedTable,
     is_settled,
 )
+from sdft.dataset.shards import Shards
 from sdft.dataset.sources import Source
 from sdft.dataset.tables import ItemTable
 from sdft.errors import DataError
@@ -60,9 +61,10 @@ class PartRead:
 class Columns:
     """What was read, as it comes, column by column."""
 
-    def __init__(self, objects: ObjectCache | None = None) -> None:
+    def __init__(self, objects: ObjectCache | None = None, shards: Shards | None = None) -> None:
         self.keys: list[str] = []
         self._objects = objects
+        self._shards = shards
         self._paths: list[str] = []
         self._captions: list[str] = []
         self._numbers: list[np.ndarray] = []
@@ -108,6 +110,7 @@ class Columns:
             file_bytes_N=np.ascontiguousarray(numbers_N7[:, 5]),
             mtimes_ns_N=np.ascontiguousarray(numbers_N7[:, 6]),
             objects=self._objects,
+            shards=self._shards if self._shards and self._shards.by_path else None,
         )
 
 

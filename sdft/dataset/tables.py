@@ -18,6 +18,7 @@ import numpy as np
 from sdft.dataset.object_cache import ObjectCache
 from sdft.dataset.objects import ObjectPath, item_path
 from sdft.dataset.records import Item, Placement, Size
+from sdft.dataset.shards import Shards, shards_of
 
 Record = TypeVar("Record")
 
@@ -75,6 +76,8 @@ class ItemTable(Rows[Item]):
     mtimes_ns_N: np.ndarray
     objects: ObjectCache | None = None
     """Through which those of object stores are read."""
+    shards: Shards | None = None
+    """In which those lie that are no files of their own."""
 
     @classmethod
     def of(cls, items: Sequence[Item]) -> ItemTable:
@@ -93,6 +96,7 @@ class ItemTable(Rows[Item]):
             objects=next(
                 (item.path.cache for item in items if isinstance(item.path, ObjectPath)), None
             ),
+            shards=next((found for item in items if (found := shards_of(item.path))), None),
         )
 
     def __len__(self) -> int:
@@ -102,9 +106,10 @@ class ItemTable(Rows[Item]):
         width, height = self.sizes_N2[number].tolist()
         dataset, subset = self.places_N2[number].tolist()
         state = int(self.file_bytes_N[number]), int(self.mtimes_ns_N[number])
+        path = self.shards.path(self.paths[number], state) if self.shards else None
         return Item(
             key=self.keys[number],
-            path=item_path(self.paths[number], state, self.objects),
+            path=path or item_path(self.paths[number], state, self.objects),
             size=(width, height),
             caption=self.captions[number],
             dataset=dataset,

@@ -15,7 +15,9 @@ from sdft.dataset.listing import list_folder
 from sdft.dataset.matching import match_keys
 from sdft.dataset.metadata_file import fill_metadata, read_metadata
 from sdft.dataset.records import Size
+from sdft.dataset.shard_gathering import shard_names
 from sdft.dataset.write_log import WriteLog
+from sdft.errors import UserError
 
 STEP_PX = 8
 """Sides are floored to whole latent pixels, as there."""
@@ -38,6 +40,12 @@ def write_train_resolutions(
     """
     entries = read_metadata(metadata_file)
     listing = list_folder(image_dir or metadata_file.parent, recursive=recursive)
+    if image_dir and not listing.num_images() and shard_names(listing):
+        raise UserError(
+            what="train_resolution is not written for images in tar shards",
+            where=str(image_dir),
+            fix="leave --write_train_resolution out; buckets need no file",
+        )
     changed = 0
     for key, (_, path) in match_keys(entries, listing, metadata_file).found.items():
         bucket = buckets.get(os.path.abspath(path))

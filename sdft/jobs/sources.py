@@ -59,7 +59,11 @@ def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
     with no_collections(), image_memory(cache_folder(config), emit=emit) as memory:
         specs = subset_specs(config.datasets)
         index = build_index(
-            specs, emit=emit, memory=memory, objects=_object_cache(config, specs, emit)
+            specs,
+            emit=emit,
+            memory=memory,
+            objects=_object_cache(config, specs, emit),
+            shards=cache_folder(config) / "shards",
         )
     plan, unplaced = plan_buckets(index, bucket_settings(config.datasets))
     plan = crop_unresized(plan, _unresized(config.datasets))

@@ -6,6 +6,7 @@ Each parser gets 300 broken files here, and 20,000 with the marker `long`.
 from __future__ import annotations
 
 import json
+import tarfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from sdft.dataset.metadata import read_metadata
 from sdft.dataset.metadata_file import read_metadata as read_metadata_file
 from sdft.dataset.pixels import decode_rgb
 from sdft.dataset.records import WordRules
+from sdft.dataset.shard_index import index_of
+from sdft.dataset.tar_members import tar_members
 from sdft.errors import SdftError
 from sdft.events import EventLine
 from sdft.formats.safetensors_header import read_header
@@ -89,6 +92,24 @@ def shards(folder: Path) -> list[bytes]:
     path = folder / "good.safetensors"
     write_shard(path, {"k" * 32: ("F16", np.zeros((4, 2, 2), np.float16))})
     return [path.read_bytes()]
+
+
+def tar_shards(folder: Path) -> list[bytes]:
+    packed = []
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        content = BytesIO()
+        with tarfile.open(fileobj=content, mode="w", format=form) as archive:
+            for name in ("a.png", "a.txt", "b/" * 60 + "\u3042.png"):
+                info = tarfile.TarInfo(name)
+                info.size = 700
+                archive.addfile(info, BytesIO(bytes(700)))
+        packed.append(content.getvalue())
+    return packed
+
+
+def read_tar_shard(path: Path) -> object:
+    with path.open("rb") as file:
+        return index_of(tar_members(file, path.stat().st_size))
 
 
 def archives(folder: Path) -> list[bytes]:
@@ -256,6 +277,7 @@ CASES = {
         archives, lambda path: read_npz(path, bucket=(64, 64), size=(64, 64), flip=False), "a.npz"
     ),
     "shard of the cache": Case(shards, read_shard, "s.safetensors", (SdftError, DamagedShard)),
+    "tar shard": Case(tar_shards, read_tar_shard, "0.tar"),
     "picture": Case(pictures, decode_rgb, "p.png"),
     "progress of a state": Case(state_files("progress.json"), read_progress, "progress.json"),
     "structure of an optimizer": Case(texts(STRUCTURE), read_structure, "optimizer.json"),

@@ -1,5 +1,7 @@
 """Several datasets in one run, latents of sd-scripts, caches that are cleaned up."""
 
+import tarfile
+
 import numpy as np
 
 from sdft.config.load import load_config
@@ -85,3 +87,43 @@ def test_a_cache_shows_what_it_no_longer_needs_before_it_lets_go(prepare, tmp_pa
     assert (done.prunable.entries, done.prunable.done) == (1, True)
     after = run_cache_latents(config, emit=ignore, prune_cache=True)
     assert (after.encoded, after.reused, after.prunable.entries) == (0, 8, 0)
+
+
+def pack(tmp_path):
+    """Put the toy's images into two shards, and name their folder in the dataset file."""
+    (tmp_path / "shards").mkdir()
+    files = sorted((tmp_path / "images").iterdir())
+    for number in range(2):
+        with tarfile.open(tmp_path / "shards" / f"{number}.tar", "w") as archive:
+            for file in files:
+                if files.index(file) // 2 % 2 == number:
+                    archive.add(file, file.name)
+    dataset = tmp_path / "dataset.toml"
+    text = dataset.read_text("utf-8").replace("images", "shards")
+    dataset.write_text(text, "utf-8")
+
+
+def test_tar_shards_train_to_the_same_bits_as_their_files(prepare, tmp_path):
+    toy = prepare()
+    cache = str(tmp_path / "own")
+    plain = toy("plain", max_train_steps=3, cache_dir=cache)
+    pack(tmp_path)
+    packed = toy("packed", max_train_steps=3, cache_dir=str(tmp_path / "anew"))
+    assert plain.error is packed.error is None
+    assert len(plain.losses) == 3
+    assert packed.losses == plain.losses
+    assert [one.bucket for one in packed.of(StepDone)] == [one.bucket for one in plain.of(StepDone)]
+    # The same keys too: what was encoded of files serves the shards.
+    again = run_cache_latents(config_of(tmp_path, cache_dir=cache), emit=ignore)
+    assert (again.encoded, again.reused) == (0, 9)
+
+
+def test_workers_read_pictures_of_tar_shards(prepare, tmp_path):
+    toy = prepare("color_aug = true")
+    how = {"max_train_steps": 2, "max_data_loader_n_workers": 1}
+    plain = toy("plain", **how)
+    pack(tmp_path)
+    packed = toy("packed", **how)
+    assert plain.error is packed.error is None
+    assert len(packed.losses) == 2
+    assert packed.losses == plain.losses

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 from io import BytesIO
 
 import numpy as np
@@ -64,11 +65,11 @@ def picture(number, size=(16, 16)):
     return file.getvalue()
 
 
-def index_of(tmp_path, **how):
+def index_of(tmp_path, *, shards=None, **how):
     spec = SubsetSpec(image_dir=UrlPath(ROOT), caption_extension=".txt", **how)
     cache = ObjectCache(tmp_path / "objects", 10**9)
     with image_memory(tmp_path / "memory", emit=ignore) as memory:
-        return build_index([[spec]], emit=ignore, objects=cache, memory=memory)
+        return build_index([[spec]], emit=ignore, objects=cache, memory=memory, shards=shards)
 
 
 def require_few_requests(server, tmp_path, num_images, *, captions):
@@ -120,6 +121,34 @@ def test_a_listing_that_the_server_refuses_twice_succeeds(server, tmp_path):
     server.faults[""] = 2
     assert len(index_of(tmp_path, class_tokens="a cat").items) == 1
     assert server.num_lists == 3
+
+
+def test_tar_shards_of_a_store_are_read_once_and_then_not_at_all(server, tmp_path):
+    contents = [picture(number) for number in range(240)]
+    for shard in range(4):
+        packed = BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as archive:
+            for number in range(shard, 240, 4):
+                for name, content in ((".png", contents[number]), (".txt", b"a cat")):
+                    info = tarfile.TarInfo(f"{number:03}{name}")
+                    info.size = len(content)
+                    archive.addfile(info, BytesIO(content))
+        server.put(f"cats/{shard}.tar", packed.getvalue())
+    server.faults["cats/2.tar"] = 2
+    index = index_of(tmp_path, shards=tmp_path / "kept")
+    assert [item.path.read_bytes() for item in index.items] == contents
+    assert {item.caption for item in index.items} == {"a cat"}
+    assert str(index.notices).count("2.tar was not read at once and is tried again") == 2
+    # One listing, each shard once, and what the server refused.
+    assert (server.num_lists, server.num_requests) == (1, 1 + 4 + 2)
+    again = index_of(tmp_path, shards=tmp_path / "kept")
+    assert list(again.items) == list(index.items)
+    assert server.num_requests == 1 + 4 + 2 + 1
+    # A packed-in anew shard is another object.
+    server.put("cats/3.tar", packed.getvalue() + bytes(512))
+    index_of(tmp_path, shards=tmp_path / "kept")
+    assert server.asked["GET cats/3.tar"] == 2
+    assert server.num_requests == 1 + 4 + 2 + 1 + 2
 
 
 def command(server, *argv, where):

@@ -212,7 +212,7 @@ def test_two_keys_of_one_image_and_a_stem_of_two_images_are_told(tmp_path):
     found = match(tmp_path, "a", "a.png", "b", "gone")
     assert list(found.found) == ["a"]
     assert found.same_image == ["a.png"]
-    assert found.ambiguous == {"b": ["b.jpg", "b.png"]}
+    assert found.ambiguous == {"b": [(name, tmp_path / name) for name in ("b.jpg", "b.png")]}
     assert found.unfound == ["gone"]
 
 
