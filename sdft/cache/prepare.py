@@ -19,7 +19,7 @@ from sdft.cache.npz import npz_names, read_npz
 from sdft.cache.pipeline import Picture
 from sdft.cache.store import TensorStore
 from sdft.dataset.objects import notes_of
-from sdft.dataset.pixels import decode_rgb, fit
+from sdft.dataset.pixels import decode_rgb, fit, other_size
 from sdft.dataset.records import Item, Placement
 from sdft.dataset.tables import PlacementTable
 from sdft.errors import DataError
@@ -134,30 +134,37 @@ class Preparer:
     def _from_picture(self, number: int, notes: list[str]) -> Prepared:
         item = self.placements[number].item
         file = read_with_digest(item.path)
-        if file.known.version != version_of(item):
+        is_same_file = file.known.version == version_of(item)
+        if not is_same_file:
             notes.append(f"{item.path} changed after it was indexed; it is used as it is now")
         notes += notes_of(item.path)
         keys = self.keys_of(number, file.known.digest)
         absent = absent_keys(self.store, keys.present)
+        pictures: tuple[Picture, ...] = ()
+        if absent:
+            pictures = self._decode(number, file.content, keys, absent, is_same_file)
         return Prepared(
             number=number,
             keys=keys,
-            pictures=self._decode(number, file.content, keys, absent) if absent else (),
+            pictures=pictures,
             files=(file.known,),
             notes=tuple(notes),
         )
 
     def _decode(
-        self, number: int, content: bytes, keys: LatentKeys, absent: set[str]
+        self,
+        number: int,
+        content: bytes,
+        keys: LatentKeys,
+        absent: set[str],
+        is_same_file: bool,
     ) -> tuple[Picture, ...]:
         placement = self.placements[number]
         rgb_HWC = decode_rgb(content)
         height, width = rgb_HWC.shape[:2]
         if (width, height) != placement.item.size:
-            was_width, was_height = placement.item.size
             raise DataError(
-                what=f"it was {was_width} x {was_height} px when it was indexed "
-                f"and is {width} x {height} px now"
+                other_size(placement.item.size, (width, height), is_same_file=is_same_file)
             )
         interpolation = self.rules_of(number).interpolation
         fitted_HWC = fit(rgb_HWC, placement.resized, placement.crop, interpolation)

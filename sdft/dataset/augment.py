@@ -15,7 +15,7 @@ import numpy as np
 from sdft.dataset.colours import change_colours
 from sdft.dataset.crops import centre_boxes, face_geometry, face_of, mirrored, random_box
 from sdft.dataset.objects import notes_of
-from sdft.dataset.pixels import decode_rgb, fit
+from sdft.dataset.pixels import decode_rgb, fit, other_size
 from sdft.dataset.records import Box, BucketPlan, Placement, Size
 from sdft.dataset.tables import PlacementTable
 from sdft.errors import DataError, Problem
@@ -96,11 +96,8 @@ def draw_picture(job: PictureJob, address: Address) -> Drawn:
         return Drawn(rgb_HWC=None, problem=error.problems[0].what)
     height, width = rgb_HWC.shape[:2]
     if (width, height) != job.size:
-        problem = (
-            f"it was {job.size[0]} x {job.size[1]} px when it was indexed "
-            f"and is {width} x {height} px now"
-        )
-        return Drawn(rgb_HWC=None, problem=problem, has_changed=True)
+        problem = other_size(job.size, (width, height), is_same_file=not has_changed)
+        return Drawn(rgb_HWC=None, problem=problem, has_changed=has_changed)
     resized, crop = geometry(job, address)
     pixels_HWC = fit(rgb_HWC, resized, crop, job.rules.interpolation)
     if job.rules.color_aug:

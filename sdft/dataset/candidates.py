@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from sdft.dataset.sources import LOCAL, Source
 
 
@@ -33,6 +35,8 @@ class Candidates:
     """Their paths."""
     captions: list[str] | None = None
     """Known already (from metadata), or None; then there are no caption files."""
+    sizes_N2: np.ndarray | None = None
+    """Known already (from metadata), 0 where they are not; or None. int64, width and height."""
     source: Source = LOCAL
     """Where all of them lie."""
 
@@ -55,6 +59,7 @@ class Candidates:
             caption_names=self.caption_names[start:stop],
             caption_files=self.caption_files[start:stop],
             captions=None if self.captions is None else self.captions[start:stop],
+            sizes_N2=None if self.sizes_N2 is None else self.sizes_N2[start:stop],
             source=self.source,
         )
 
@@ -69,3 +74,5 @@ class Candidates:
         self.caption_files = [self.caption_files[number] for number in order]
         if self.captions is not None:
             self.captions = [self.captions[number] for number in order]
+        if self.sizes_N2 is not None:
+            self.sizes_N2 = self.sizes_N2[order]

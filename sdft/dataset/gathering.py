@@ -11,11 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from sdft.dataset.candidates import Candidates
 from sdft.dataset.caption_files import CaptionFinder, by_convention
 from sdft.dataset.listing import Folder, Listing, list_folder
 from sdft.dataset.matching import Matches, match_keys
-from sdft.dataset.metadata import read_metadata
+from sdft.dataset.metadata import Metadata, read_metadata
 from sdft.dataset.object_cache import ObjectCache
 from sdft.dataset.objects import ObjectFiles, object_path
 from sdft.dataset.records import Rejected, SubsetSpec
@@ -205,6 +207,7 @@ def _from_metadata(gathered: Gathered, metadata_file: Path, listing: Listing) ->
         caption_names=none,
         caption_files=list(none),
         captions=[metadata.captions[key] for key in matches.found],
+        sizes_N2=_sizes(metadata, matches) if metadata.sizes else None,
         source=gathered.candidates.source,
     )
     for key, names in matches.ambiguous.items():
@@ -217,6 +220,12 @@ def _from_metadata(gathered: Gathered, metadata_file: Path, listing: Listing) ->
     gathered.notices += _match_notices(matches, metadata.repeated, where)
     if gathered.spec.image_dir:
         gathered.notices += _without_key(gathered, matches, listing, where)
+
+
+def _sizes(metadata: Metadata, matches: Matches) -> np.ndarray:
+    """Return the sizes that the metadata gives, 0 where it gives none. Shape: [N, 2]."""
+    sizes = [metadata.sizes.get(key, (0, 0)) for key in matches.found]
+    return np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
 
 def _rejected(gathered: Gathered, path: Path, reason: str) -> Rejected:

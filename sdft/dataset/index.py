@@ -23,7 +23,7 @@ from sdft.dataset.reading import (
     Columns,
     PartRead,
     Reading,
-    as_remembered,
+    compared,
     read_part,
     read_rows,
 )
@@ -176,7 +176,7 @@ class _Reader:
         if not self._answers_at_once:
             return self._workers.submit(read_part, part, known, all_lines=all_lines).result
         started_s = time.monotonic()
-        same_N = as_remembered(part, known, all_lines=all_lines)
+        known, same_N = compared(part, known, all_lines=all_lines)
         self._answers_at_once = time.monotonic() - started_s <= _AT_ONCE_S * len(part)
         rows = np.flatnonzero(~same_N).tolist()
         futures = [

@@ -1,33 +1,38 @@
 """Reads metadata files: which captions and tags belong to which image.
 
 In: a `.json` file ({key: {"caption": ..., "tags": ...}}), a `.jsonl` file (one object a line with
-`image_path`), or a `.parquet` file (one row each; columns `image_path`, `caption`, `tags`).
-Out: the text of each key, in the file's order.
+`image_path`), or a `.parquet` file (one row each; columns `image_path`, `caption`, `tags`, and
+`image_size`, or `width` and `height`). Out: the text of each key, in the file's order, and sizes.
 
-`train_resolution` and `image_size` are not read: buckets and sizes come from the files themselves.
+Sizes count in a `.parquet` file only: there are so many images in those that opening each takes
+long. Elsewhere sizes come from the files themselves, and buckets always from sizes:
+`train_resolution` is not read.
 Source: sd-scripts v0.10, FineTuningDataset.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sdft.dataset.parquet import parquet_rows
-from sdft.dataset.records import WordRules
+from sdft.dataset.records import Size, WordRules
 from sdft.errors import DataError, Problem
 from sdft.files import read_text
 
 MAX_PROBLEMS_SHOWN = 20
+PARQUET = ".parquet"
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
     captions: dict[str, str]
     """The whole text by key: caption and tags joined."""
+    sizes: dict[str, Size]
+    """Upright, of the keys that have one."""
     repeated: tuple[str, ...]
     """Keys that stand in the file more than once; the last one counts."""
 
@@ -40,17 +45,22 @@ def read_metadata(path: Path, rules: WordRules) -> Metadata:
     """
     problems: list[Problem] = []
     captions: dict[str, str] = {}
+    sizes: dict[str, Size] = {}
     repeated: dict[str, None] = {}
+    has_sizes = path.suffix.lower() == PARQUET
     for key, entry, where in _entries(path, problems):
         found = _words(entry, rules, where, problems)
         if key in captions:
             repeated[key] = None
+            sizes.pop(key, None)
         captions[key] = found
+        if has_sizes and (size := _size(entry, where, problems)) is not None:
+            sizes[key] = size
     if problems:
         left = len(problems) - MAX_PROBLEMS_SHOWN
         more = [Problem(f"and {left} more mistakes like these", str(path))] if left > 0 else []
         raise DataError(problems=[*problems[:MAX_PROBLEMS_SHOWN], *more])
-    return Metadata(captions, tuple(repeated))
+    return Metadata(captions, sizes, tuple(repeated))
 
 
 def joined(caption: str, tags: str, rules: WordRules) -> str:
@@ -76,7 +86,7 @@ Entries = Iterator[tuple[str, Any, str]]
 
 def _entries(path: Path, problems: list[Problem]) -> Entries:
     kind = path.suffix.lower()
-    if kind == ".parquet":
+    if kind == PARQUET:
         return _parquet_rows(path, problems)
     text = read_text(path)
     return (_json_lines if kind == ".jsonl" else _json_object)(text, path, problems)
@@ -171,6 +181,27 @@ def _words(entry: Any, rules: WordRules, where: str, problems: list[Problem]) ->
             problems.append(Problem(f"{name} is {_kind(value)}, not a text", where))
         texts[name] = value if isinstance(value, str) else ""
     return joined(texts["caption"], texts["tags"], rules)
+
+
+def _size(entry: Mapping[str, Any], where: str, problems: list[Problem]) -> Size | None:
+    """Return the size that a row gives, upright; None where it gives none."""
+    name = "image_size"
+    given = entry.get(name)
+    if given is None:
+        name = "width and height"
+        given = [entry.get("width"), entry.get("height")]
+        if given == [None, None]:
+            return None
+    is_size = (
+        isinstance(given, list)
+        and len(given) == 2
+        and all(isinstance(side, int) and side > 0 for side in given)
+    )
+    if not is_size:
+        fix = "give whole numbers of pixels, width before height, or null"
+        problems.append(Problem(f"{name} is no size: {given}", where, fix))
+        return None
+    return given[0], given[1]
 
 
 def _kind(value: Any) -> str:

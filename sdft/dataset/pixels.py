@@ -75,6 +75,15 @@ def decode_rgb(source: Path | bytes) -> np.ndarray:
     return upright(rgb_HWC, header.orientation)
 
 
+def other_size(expected: Size, found: Size, *, is_same_file: bool) -> str:
+    """Say that a picture is not as large as the plan was made for."""
+    was, now = (f"{width} x {height} px" for width, height in (expected, found))
+    if is_same_file:
+        # A header of this very file would have been right, so the size was given.
+        return f"it is {now}, and the metadata file says {was}; mend image_size there"
+    return f"it was {was} when it was indexed and is {now} now"
+
+
 def upright(pixels_HWC: np.ndarray, orientation: int) -> np.ndarray:
     """Return pixels as they lie in a file turned as its EXIF `orientation` (1 .. 8) asks."""
     return np.ascontiguousarray(_TURNS[orientation](pixels_HWC))

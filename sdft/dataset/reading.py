@@ -163,6 +163,37 @@ def as_remembered(part: Candidates, known: RememberedTable, *, all_lines: bool) 
     return same_N
 
 
+def with_given_sizes(
+    part: Candidates, known: RememberedTable
+) -> tuple[RememberedTable, np.ndarray]:
+    """Return what is known of images whose sizes their metadata gives, and of which it is enough.
+
+    Their files are asked for their state and not opened; what is remembered of them yields.
+    Shapes: [N] bool, second.
+    """
+    assert part.sizes_N2 is not None, "the metadata gives sizes"
+    states_N4 = part.source.states(part.paths, part.caption_files)
+    is_given_N = (part.sizes_N2 > 0).all(1) & (states_N4[:, 0] >= 0)
+    # Larger ones are looked at: whatever their metadata says, they may be readable.
+    is_given_N &= part.sizes_N2.prod(1) <= headers.MAX_PIXELS
+    numbers_N8 = known.numbers_N8.copy()
+    numbers_N8[is_given_N] = 0
+    numbers_N8[is_given_N, :NUM_COMPARED] = states_N4[is_given_N]
+    numbers_N8[is_given_N, _SIZE[0] : _SIZE[1] + 1] = part.sizes_N2[is_given_N]
+    files = known.caption_files
+    table = RememberedTable(
+        known_N=known.known_N | is_given_N,
+        numbers_N8=numbers_N8,
+        caption_files=[
+            "" if given else name for given, name in zip(is_given_N.tolist(), files, strict=True)
+        ],
+        captions=known.captions,
+    )
+    same_N = table.known_N & (states_N4 == numbers_N8[:, :NUM_COMPARED]).all(1)
+    same_N &= np.fromiter((not name for name in table.caption_files), bool, len(part))
+    return table, same_N
+
+
 def read_rows(
     part: Candidates, known: RememberedTable, rows: Sequence[int], *, all_lines: bool
 ) -> dict[int, Reading]:
@@ -175,9 +206,19 @@ def read_rows(
     return {row: _read(part.row(row), known.row(row), part.source, all_lines) for row in rows}
 
 
+def compared(
+    part: Candidates, known: RememberedTable, *, all_lines: bool
+) -> tuple[RememberedTable, np.ndarray]:
+    """Return what is known of a part's images, and of which it is enough. Shapes: [N] bool."""
+    if part.sizes_N2 is not None:
+        return with_given_sizes(part, known)
+    return known, as_remembered(part, known, all_lines=all_lines)
+
+
 def read_part(part: Candidates, known: RememberedTable, *, all_lines: bool) -> PartRead:
     """Return what came of all candidates of a part."""
-    rows = np.flatnonzero(~as_remembered(part, known, all_lines=all_lines)).tolist()
+    known, same_N = compared(part, known, all_lines=all_lines)
+    rows = np.flatnonzero(~same_N).tolist()
     return PartRead(part, known, read_rows(part, known, rows, all_lines=all_lines))
 
 

@@ -10,8 +10,10 @@ import tarfile
 from io import BytesIO
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
+from pyarrow import parquet
 
 from sdft.cache.image_memory import image_memory
 from sdft.dataset import drivers
@@ -149,6 +151,25 @@ def test_tar_shards_of_a_store_are_read_once_and_then_not_at_all(server, tmp_pat
     index_of(tmp_path, shards=tmp_path / "kept")
     assert server.asked["GET cats/3.tar"] == 2
     assert server.num_requests == 1 + 4 + 2 + 1 + 2
+
+
+def test_sizes_of_a_parquet_file_spare_the_read_of_every_image(server, tmp_path):
+    for number in range(30):
+        server.put(f"cats/{number:02}.png", picture(number))
+    columns = {
+        "image_path": [f"{number:02}" for number in range(30)],
+        "caption": ["a cat"] * 30,
+        "image_size": [[16, 16]] * 30,
+    }
+    file = BytesIO()
+    parquet.write_table(pyarrow.table(columns), file)
+    server.put("meta.parquet", file.getvalue())
+    index = index_of(tmp_path, metadata_file=UrlPath(f"s3://{BUCKET}/meta.parquet"))
+    assert {(item.size, item.caption) for item in index.items} == {((16, 16), "a cat")}
+    assert len(index.items) == 30
+    # The listing, the metadata file's state and its content.
+    assert (server.num_lists, server.num_requests) == (1, 3)
+    assert index.items[3].path.read_bytes() == picture(3)
 
 
 def command(server, *argv, where):

@@ -169,6 +169,15 @@ def test_a_picture_that_cannot_be_used_is_named_and_the_others_go_on(
     assert [event.path for event in named] == [str(paths[2])]
 
 
+def test_a_size_that_the_metadata_gave_wrongly_is_named(paths: list[Path], tmp_path: Path) -> None:
+    placements = list(plan_of(paths).placements)
+    placements[2] = replace(placements[2], item=replace(placements[2].item, size=(50, 70)))
+    result, _ = encode(BucketPlan(placements=tuple(placements)), tmp_path / "cache")
+    assert [one.reason for one in result.rejected] == [
+        "it is 70 x 50 px, and the metadata file says 50 x 70 px; mend image_size there"
+    ]
+
+
 def test_too_many_unusable_pictures_stop_the_pass_but_keep_what_is_done(
     paths: list[Path], tmp_path: Path
 ) -> None:
