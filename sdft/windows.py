@@ -45,7 +45,12 @@ def is_file_name(name: str) -> bool:
     Source: "Naming Files, Paths, and Namespaces" in the documentation of Win32.
     """
     refused = any(letter in '<>:"/\\|?*' or ord(letter) < 32 for letter in name)
-    return bool(name) and not refused and name[-1] not in ". " and not _RESERVED.fullmatch(name)
+    return bool(name) and not refused and name[-1] not in ". " and not is_device_name(name)
+
+
+def is_device_name(name: str) -> bool:
+    """Tell whether Windows takes this name, in whatever folder, for a device."""
+    return _RESERVED.fullmatch(name.rstrip(". ")) is not None
 
 
 def is_windows() -> bool:

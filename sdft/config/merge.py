@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.document import Document
 from sdft.config.names import Findings, dataset_levels, misplaced_in_dataset
+from sdft.config.paths import advice_on_windows_path
 from sdft.config.positions import KeyPath
 from sdft.config.settings import settings_of
 from sdft.config.values import Given, typed_values
@@ -251,6 +252,8 @@ def missing_path(path: Path, kind: str) -> tuple[str, str] | None:
         return None
     if path.exists():
         return f"{path} is not a {kind}", ""
+    if advice := advice_on_windows_path(path):
+        return f"no such {kind}: {path}", advice
     try:
         siblings = [entry.name for entry in path.parent.iterdir()]
     except OSError:

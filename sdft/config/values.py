@@ -5,7 +5,6 @@ In: a model and, for some of its fields, what was given and where. Out: typed va
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from sdft.config.document import quoted_path
+from sdft.config.paths import meant_path, windows_problem
 from sdft.config.settings import Setting, setting_named
 from sdft.errors import Problem, nearest
 from sdft.urls import UrlPath, holds_credentials, is_url
+from sdft.windows import is_windows
 
 PATH_OR_WORD = {"resume": ("auto",), "metadata_thumbnail": ("data:",)}
 """Settings that hold a path, or a text that begins with one of these words."""
@@ -51,12 +52,9 @@ def resolve_path(text: str, cwd: Path, folder: Path | None) -> Path:
     """
     if is_url(text):
         return UrlPath(text)
-    path = Path(text)
-    if text.startswith(("~/", "~\\")) and not (cwd / path).exists():
-        path = path.expanduser()
-    if folder is not None and not (cwd / path).exists() and (folder / path).exists():
-        return Path(os.path.abspath(folder / path))
-    return Path(os.path.abspath(cwd / path))
+    here = cwd.absolute()
+    base = folder.absolute() if folder is not None else None
+    return meant_path(text, here, base, home=Path.home, exists=Path.exists)
 
 
 def typed_values(
@@ -122,6 +120,16 @@ def _path_problem(setting: Setting, one: Given) -> Problem | None:
         )
     if is_url(value) and (problem := _url_problem(setting, value, one.where)) is not None:
         return problem
+    if is_windows() and (problem := windows_problem(setting.name, value, one.where)) is not None:
+        return problem
+    if value.startswith(("~/", "~\\")) and not _has_home():
+        return Problem(
+            f"{setting.name} starts at the home folder, and this system knows none: {value}",
+            one.where,
+            "write the whole path",
+            "no_home_folder",
+            {"name": setting.name, "path": value},
+        )
     parts = value.replace("\\", "/").split("/")
     if len(value) > MAX_PATH_CHARACTERS or max(map(len, parts)) > MAX_NAME_CHARACTERS:
         return Problem(f"{setting.name} is longer than a path can be", one.where)
@@ -130,6 +138,14 @@ def _path_problem(setting: Setting, one: Given) -> Problem | None:
             f"{setting.name} is not valid Unicode: {value!r}", one.where, "rename the file"
         )
     return None
+
+
+def _has_home() -> bool:
+    try:
+        Path.home()
+    except RuntimeError:
+        return False
+    return True
 
 
 def _url_problem(setting: Setting, url: str, where: str) -> Problem | None:

@@ -50,8 +50,11 @@ DROPOUT = 0.1
 AVERAGE_DECAY = 0.999
 SAVE_EVERY_S = 30.0
 VAE_BATCH, UNET_BATCH = 64, 256
-CPU_SHARE = 16
+CPU_SHARE = 8
 """A CPU takes batches so many times smaller."""
+VAE_PICTURES = 8000
+VAE_PX = 64
+"""Side of what the VAE is shown; its pictures are drawn twice as large."""
 VAE_RATE, UNET_RATE = 1e-3, 1e-3
 WARM_UP = 200
 RESUME_STRIDE = 1009
@@ -75,6 +78,19 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.rgb_N3HW)
+
+
+def closer_or_whole(rgb_B3HW: Tensor) -> Tensor:
+    """Return half of the pictures whole at half their size, and of the others a part as large.
+
+    So the VAE sees edges, dots and stripes in two sizes for the price of the smaller.
+    """
+    side = rgb_B3HW.shape[-1] // 2
+    half = len(rgb_B3HW) // 2
+    across, down = torch.randint(0, side + 1, (2, 1), device=rgb_B3HW.device)
+    inner = torch.arange(side, device=rgb_B3HW.device)
+    parts = rgb_B3HW[:half, :, down + inner][..., across + inner].float()
+    return torch.cat((parts, functional.avg_pool2d(rgb_B3HW[half:].float(), 2)))
 
 
 def pixels_of(rgb_N3HW: Tensor) -> Tensor:
@@ -167,7 +183,7 @@ def stepping(step: Callable[[], Tensor], device: torch.device) -> Callable[[], T
 def adam(weights: list[torch.nn.Parameter], rate: Tensor, device: torch.device) -> Any:
     on_gpu = device.type == "cuda"
     return torch.optim.AdamW(
-        weights, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=on_gpu, capturable=on_gpu
+        weights, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True, capturable=on_gpu
     )
 
 
@@ -200,7 +216,7 @@ def train_vae(recipe: Recipe, pictures: Pictures, num_steps: int) -> None:
 
     def step() -> Tensor:
         chosen_B = torch.randint(0, len(pictures), (batch,), device=device)
-        pixels_B3HW = pixels_of(pictures.rgb_N3HW[chosen_B])
+        pixels_B3HW = pixels_of(closer_or_whole(pictures.rgb_N3HW[chosen_B]))
         with autocast(device):
             moments = vae.quant_conv(vae.encoder(pixels_B3HW))
             mean, log_variance = moments.float().chunk(2, dim=1)
@@ -227,7 +243,7 @@ def train_vae(recipe: Recipe, pictures: Pictures, num_steps: int) -> None:
         error = go()
         if number % 20 == 0:
             recipe.wait_while_held()
-        if number % 500 == 499:
+        if number % 100 == 99:
             recipe.log(vae_step=number + 1, psnr_db=10 * math.log10(4 / float(error)))
         if recipe.is_time_to_save():
             recipe.save_state("vae", number + 1, 0.0, optimizer=optimizer.state_dict())
@@ -252,7 +268,8 @@ def means_of(vae: Any, rgb_N3HW: Tensor) -> Tensor:
 def bake_scale(recipe: Recipe, pictures: Pictures) -> None:
     """Let the latents, times the scale of Stable Diffusion, have mean 0 and variance 1."""
     vae = recipe.networks["vae"].eval()
-    latents_NCHW = means_of(vae, pictures.rgb_N3HW[:2000])
+    few_N3HW = functional.avg_pool2d(pictures.rgb_N3HW[:500].float(), 2)
+    latents_NCHW = means_of(vae, few_N3HW)
     shift_C = latents_NCHW.mean(dim=(0, 2, 3))
     factor_C = 1 / (LATENT_SCALE * latents_NCHW.std(dim=(0, 2, 3)))
     channels = len(shift_C)
@@ -262,7 +279,7 @@ def bake_scale(recipe: Recipe, pictures: Pictures) -> None:
     into.bias[channels:] += 2 * factor_C.log()
     out.bias += (out.weight[:, :, 0, 0] * shift_C).sum(dim=1)
     out.weight /= factor_C[None, :, None, None]
-    again = means_of(vae, pictures.rgb_N3HW[:2000]) * LATENT_SCALE
+    again = means_of(vae, few_N3HW) * LATENT_SCALE
     recipe.log(latent_mean=float(again.mean()), latent_std=float(again.std()))
 
 
@@ -366,16 +383,23 @@ def train_unet(  # noqa: PLR0915  its steps share a dozen tensors with the graph
     recipe.log(unet_step=number, loss=float(loss), done=True)
 
 
+def pictures_of(recipe: Recipe, number: int, seed: int, side_px: int) -> Pictures:
+    return Pictures(number, seed=seed, side_px=side_px, device=recipe.device)
+
+
 def main(arguments: argparse.Namespace) -> None:
     recipe = Recipe(arguments)
-    how = {"side_px": SIDE_PX, "device": recipe.device}
-    pictures = Pictures(arguments.pictures, seed=arguments.seed, **how)
-    recipe.log(pictures=len(pictures), seed=arguments.seed, device=str(recipe.device))
+    first = {"seed": arguments.seed, "pictures": arguments.pictures}
+    recipe.log(**first, device=str(recipe.device))
     if recipe.state["stage"] == "vae":
-        train_vae(recipe, pictures, arguments.vae_steps)
+        number = min(VAE_PICTURES, arguments.pictures)
+        train_vae(
+            recipe, pictures_of(recipe, number, arguments.seed, 2 * VAE_PX), arguments.vae_steps
+        )
     recipe.networks["vae"].eval()
-    held_out = Pictures(min(500, arguments.pictures), seed=arguments.seed + 1, **how)
+    held_out = pictures_of(recipe, min(500, arguments.pictures), arguments.seed + 1, SIDE_PX)
     recipe.log(held_out_psnr_db=held_out_psnr(recipe, held_out))
+    pictures = pictures_of(recipe, arguments.pictures, arguments.seed, SIDE_PX)
     latents_NCHW = means_of(recipe.networks["vae"], pictures.rgb_N3HW) * LATENT_SCALE
     pictures.rgb_N3HW = pictures.rgb_N3HW[:, :, :0, :0].clone()
     if recipe.device.type == "cuda":

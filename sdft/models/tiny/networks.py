@@ -15,7 +15,7 @@ from sdft.models.family import SD1
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
 from sdft.models.source import config_from_sizes
 
-SIDE_PX = 128
+SIDE_PX = 64
 """The pictures that it draws best. Their latents are 16 x 16, and 2 x 2 on the lowest level."""
 
 TEXT_WIDTH = 32
