@@ -17,7 +17,10 @@ from sdft.jobs.diagnosis import CUDA_WHEELS, INSTALL_CUDA_TORCH, TRITON_WINDOWS
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = ("tagger", "parquet", "optimizers", "trackers", "web", "gpu", "xformers", "triton-windows")
+EXTRAS = (
+    *("tagger", "parquet", "s3", "gs", "http", "optimizers", "trackers", "web"),
+    *("gpu", "xformers", "triton-windows"),
+)
 
 UNREACHABLE = ("error sending request", "dns error", "Failed to fetch", "operation timed out")
 """What the installer says where it gets no answer at all; a missing package reads otherwise."""
