@@ -166,6 +166,12 @@ class Meter:
         """Leave the time that a save or a sample took out of the next step's duration."""
         self._last_step_s = time.monotonic()
 
+    def after_other_work(self) -> None:
+        """Leave out what something else took of the device: samples, or images held out."""
+        self.restart_clock()
+        if self._memory is not None:
+            self._memory.stop()
+
     def flush(self) -> None:
         """Read the figures that are still on the device and emit their events.
 

@@ -134,7 +134,7 @@ class Sampling:
         duration_s = time.monotonic() - started_s
         self._say(StageFinished(stage=_STAGE, done=len(self.requests), duration_s=duration_s))
         self._last_s = time.monotonic()
-        meter.restart_clock()
+        meter.after_other_work()
         return len(self.requests)
 
     def _draw(self) -> list[_Drawn]:

@@ -123,7 +123,7 @@ class Validating:
         duration_s = time.monotonic() - started_s
         self._say(StageFinished(stage=_STAGE, done=num_images, duration_s=duration_s))
         self._take(measured, meter, duration_s)
-        meter.restart_clock()
+        meter.after_other_work()
 
     def _measure(self, examiner: Examiner) -> Tensor:
         losses_NT = examiner.measure(

@@ -48,3 +48,12 @@ def test_without_a_plan_there_is_nothing_to_compare():
     said = []
     MemoryWatch({}, said.append).after_step(LARGE, 10**12)
     assert said == []
+
+
+def test_what_samples_take_before_the_plan_was_proved_is_not_held_against_it():
+    said = []
+    watch = MemoryWatch(PLANNED, said.append)
+    watch.after_step(SMALL, 1000)
+    watch.stop()
+    watch.after_step(LARGE, 5000)
+    assert said == []
