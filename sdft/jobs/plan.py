@@ -14,6 +14,7 @@ from pathlib import Path
 from sdft.cache.shard import StoredDtype
 from sdft.cache.text import TextCachePlan, plan_text_cache
 from sdft.config.load import Config
+from sdft.config.prompts import read_prompts
 from sdft.config.training import TrainingSettings
 from sdft.dataset.records import WordRules
 from sdft.dataset.tables import PlacementTable
@@ -128,6 +129,7 @@ def run_plan(
         card=card,
         fits=None if found is None else not found.changes and found.fits,
         changes=() if found is None else found.changes,
+        sampling_bytes=foresight.sampling(settings, _sample_sides(planned)),
         changed_peak_bytes=found.peak_bytes if found is not None and found.changes else None,
         duration_s=_duration_s(planned, foresight, plans, card),
         why_no_memory="" if plans else _why_no_memory(settings),
@@ -254,6 +256,15 @@ def _rates(settings: TrainingSettings, total_steps: int) -> tuple[tuple[int, flo
     count = min(NUM_RATES, total_steps)
     steps = sorted({round(number * last / max(count - 1, 1)) for number in range(count)})
     return tuple((step, settings.learning_rate * factor(step)) for step in steps)
+
+
+def _sample_sides(planned: PlannedRun) -> list[tuple[int, int]]:
+    """Return width and height in pixels of what is drawn during the run."""
+    file = planned.config.training.sample_prompts
+    if file is None:
+        return []
+    usual = planned.model.family.resolution_px
+    return [(one.width or usual, one.height or usual) for one in read_prompts(file, Path.cwd())]
 
 
 def _fit(planned: PlannedRun, foresight: Foresight, card: Card | None) -> Fit | None:

@@ -7,15 +7,15 @@ tape of tensors without numbers (`shadow`), in the order in which the engine doe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
 from sdft.planning.ledger import GRADIENTS, OPTIMIZER, PARTS, TEMPORARIES, WEIGHTS, Ledger, Storage
 from sdft.planning.networks import UNetShadow, run_text_encoder
 from sdft.planning.optimizers import OptimizerNeeds
-from sdft.planning.shadow import FLOAT32, HALF, Tape, Weight
-from sdft.planning.vae import encode_images
+from sdft.planning.shadow import FLOAT32, HALF, Tape, Tensor, Weight
+from sdft.planning.vae import decode_latents, encode_images
 
 CHUNK_VALUES = 1 << 24
 """Weights that a fused backward pass or states in main memory step at once; see train/chunks."""
@@ -104,6 +104,32 @@ def plan_memory(question: MemoryQuestion) -> MemoryPlan:
         parts={part: ledger.at_peak[part] for part in PARTS},
         flops=step.tape.flops,
     )
+
+
+def plan_sampling(question: MemoryQuestion, vae: VaeSizes, width_px: int, height_px: int) -> int:
+    """Return the bytes that are held while a picture is drawn between two steps, with guidance.
+
+    The VAE comes to the device for it, in float32 unless it is there already.
+    """
+    step = _Step(replace(question, fused_backward=False))
+    tape, ledger = step.tape, step.ledger
+    tape.records = False
+    cells = (height_px // LATENT_FACTOR, width_px // LATENT_FACTOR)
+    itemsize = HALF if question.half_weights else FLOAT32
+    contexts = tape.new((2, question.tokens, question.text.width), itemsize)
+    step.run_unet(tape.new((2, LATENT_CHANNELS, *cells), itemsize), contexts)
+    tape.forget_casts()
+    held = None
+    if question.vae is None:
+        held = Storage(ledger, WEIGHTS, sum(map(prod, vae.tensors().values())) * FLOAT32)
+    decode_latents(
+        tape,
+        vae,
+        (1, LATENT_CHANNELS, *cells),
+        FLOAT32 if question.vae is None else question.vae_itemsize,
+    )
+    del contexts, held
+    return ledger.peak + (GPU_WORKSPACE_BYTES if question.on_gpu else 0)
 
 
 class _Step:
@@ -196,20 +222,24 @@ class _Step:
         else:
             width = question.text.width
             contexts = tape.new((batch, tokens, width), HALF if question.half else FLOAT32)
+        prediction = self.run_unet(noisy, contexts)
+        del contexts, noisy
+        tape.forget_casts()
+        gradient = tape.new(prediction.shape, prediction.itemsize, TEMPORARIES)
+        tape.backward(prediction, gradient)
+        del loss
+
+    def run_unet(self, noisy: Tensor, contexts: Tensor) -> Tensor:
+        question = self.question
         unet = UNetShadow(
-            tape=tape,
+            tape=self.tape,
             weights=self.unet,
             sizes=question.unet,
             heads_of=question.heads_of,
             checkpoints=question.checkpoints,
             channels_last=question.channels_last,
         )
-        prediction = unet(noisy, contexts)
-        del contexts, noisy
-        tape.forget_casts()
-        gradient = tape.new(prediction.shape, prediction.itemsize, TEMPORARIES)
-        tape.backward(prediction, gradient)
-        del loss
+        return unet(noisy, contexts)
 
     def _gradient_came(self, weight: Weight) -> None:
         """Step a chunk in the backward pass once all its gradients are there."""

@@ -45,6 +45,8 @@ def plan_rows(plan: Plan, words: Words) -> list[tuple[str, str]]:
         "disk": _disk(plan, words),
         "memory": _memory(plan, words),
     }
+    if plan["sampling_bytes"]:
+        values["samples"] = _samples(plan, words)
     if plan["card"] is not None:
         values["card"] = _card(plan["card"], words)
     return [(words(f"plan_row.{name}"), value) for name, value in values.items()]
@@ -88,6 +90,13 @@ def _memory(plan: Plan, words: Words) -> str:
         return words("plan_row.memory_unknown", why=plan["why_no_memory"])
     peak = format_bytes(worst["peak_bytes"])
     return words("plan_row.memory_of", peak=peak, bucket=_bucket_name(worst))
+
+
+def _samples(plan: Plan, words: Words) -> str:
+    """Return what drawing takes, and whether the card has it."""
+    peak, card = plan["sampling_bytes"], plan["card"]
+    fits = card is None or peak <= card["usable_bytes"]
+    return words(f"plan_row.samples_{'of' if fits else 'left_out'}", peak=format_bytes(peak))
 
 
 def _card(card: Plan, words: Words) -> str:

@@ -182,6 +182,21 @@ def _size(folder):
     return (folder / "model.safetensors").stat().st_size
 
 
+def test_what_drawing_samples_takes_is_said(sdft, dataset, tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\na dog --w 768 --h 1024\n", "utf-8")
+    low = (dataset, "--vram", "8GB", "--optimizer_type", "AdamW8bit", "--full_bf16")
+    low += ("--mixed_precision", "bf16")
+    asked = (*low, "--sample_prompts", prompts)
+    plan = sdft("plan", *asked, "--json").result
+    assert plan["sampling_bytes"] > plan["memory"]["parts"]["weights"] + (1 << 30)
+    assert "while a picture is drawn" in sdft("plan", *asked).out
+    small = sdft("plan", *asked, "--vram", "4GB").out
+    assert "the run will go on without them" in small
+    assert sdft("plan", *low, "--json").result["sampling_bytes"] == 0
+    assert "while a picture is drawn" not in sdft("plan", *low).out
+
+
 def test_on_a_processor_it_says_how_long(sdft, dataset):
     ran = sdft("plan", dataset, "--device", "cpu")
     assert "on this processor" in ran.out

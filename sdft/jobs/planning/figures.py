@@ -59,6 +59,8 @@ class PlanResult:
     """What to change to fit, or to come as near as can be; the cheapest first."""
     changed_peak_bytes: int | None
     """With the changes."""
+    sampling_bytes: int
+    """Held while a sample is drawn; 0 without samples, or where memory cannot be foreseen."""
     duration_s: float | None
     """Of all steps, roughly; None for a card that is not known."""
     why_no_memory: str = ""
@@ -82,6 +84,7 @@ class PlanResult:
             "disk": self.disk.as_json(),
             "memory": None if worst is None else worst.as_json(),
             "buckets": [one.as_json() for one in self.buckets],
+            "sampling_bytes": self.sampling_bytes,
             "why_no_memory": self.why_no_memory,
             "card": None if self.card is None else _card(self.card),
             "fits": self.fits,

@@ -11,7 +11,7 @@ from typing import Any
 
 from sdft.config.training import TrainingSettings
 from sdft.jobs.planning.asking import PlannedModel, Shape, Use, memory_question, with_shape
-from sdft.planning.memory import MemoryPlan, all_blocks, plan_memory
+from sdft.planning.memory import MemoryPlan, all_blocks, plan_memory, plan_sampling
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,14 @@ class Foresight:
     def worst(self, settings: TrainingSettings) -> MemoryPlan | None:
         """Return the memory of the largest batch; memory grows with its pixels alone."""
         return self.of(settings, max(self.shapes, key=_pixels))
+
+    def sampling(self, settings: TrainingSettings, sides_px: Sequence[tuple[int, int]]) -> int:
+        """Return the bytes held while the largest of some pictures is drawn; 0 if not known."""
+        question = memory_question(settings, self.model, self.use, self.shapes[0])
+        if question is None or not sides_px:
+            return 0
+        width, height = max(sides_px, key=lambda sides: sides[0] * sides[1])
+        return plan_sampling(question, self.model.sizes.vae, width, height)
 
     def blocks_by_saving(self, settings: TrainingSettings) -> Sequence[str]:
         """Return the U-Net's blocks, those first whose activations are dear to keep and cheap to

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from sdft.models.checkpointing import checkpoint_blocks
 from sdft.models.family import FAMILIES, Family
-from sdft.models.sizes import UNetSizes
+from sdft.models.sizes import UNetSizes, VaeSizes
 from sdft.models.source import config_from_sizes
 
 
@@ -82,4 +82,16 @@ def fake_peak(
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 predicted = unet(noisy_BCHW, timesteps_B, contexts_BSD, return_dict=False)[0]
             predicted.float().sum().backward()
+    return held.peak
+
+
+def fake_decoding_peak(sizes: VaeSizes, *, side_px: int) -> int:
+    """Return the peak of decoding one picture on a CPU in float32, weights left out; in bytes."""
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    with FakeTensorMode(), torch.no_grad():
+        vae = AutoencoderKL.from_config(config_from_sizes("vae", sizes, FAMILIES["sd1"])).eval()
+        with Held(vae.parameters()) as held:
+            cells = side_px // 8
+            vae.decode(torch.empty(1, 4, cells, cells))
     return held.peak

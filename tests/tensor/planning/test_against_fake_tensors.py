@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
 import pytest
 import torch
 
 from sdft.models.family import FAMILIES
 from sdft.models.published import published_sizes
-from sdft.planning.memory import MemoryQuestion, all_blocks, plan_memory
+from sdft.planning.memory import MemoryQuestion, all_blocks, plan_memory, plan_sampling
 from sdft.planning.optimizers import OptimizerNeeds
-from tests.tensor.planning.fake_memory import fake_peak
+from tests.tensor.planning.fake_memory import fake_decoding_peak, fake_peak
 
 NO_STATES = OptimizerNeeds(state_bytes=lambda shape: 0)
 ALL: tuple[str, ...] = ()
@@ -78,3 +79,23 @@ def test_the_peak_is_that_of_torchs_own_pass(name, width, tolerance):
     )
     planned = plan.peak_bytes - plan.parts["weights"]
     assert planned == pytest.approx(fake_peak(sizes=sizes, **case), rel=tolerance)
+
+
+@pytest.mark.parametrize("side_px", [256, 512])
+def test_drawing_takes_what_torchs_own_decoding_takes(side_px):
+    published = published_sizes("sd1")
+    question = MemoryQuestion(
+        unet=replace(published.unet, widths=(32, 32, 32, 32)),
+        text=published.text_encoder,
+        heads_of=FAMILIES["sd1"].heads_of,
+        optimizer=NO_STATES,
+        batch_size=1,
+        width_px=64,
+        height_px=64,
+        on_gpu=False,
+    )
+    standing = sum(4 * prod(shape) for shape in question.unet.tensors().values())
+    standing += sum(4 * prod(shape) for shape in published.vae.tensors().values())
+    planned = plan_sampling(question, published.vae, side_px, side_px) - standing
+    decoding = fake_decoding_peak(published.vae, side_px=side_px)
+    assert planned == pytest.approx(decoding, rel=0.06)
