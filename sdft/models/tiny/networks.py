@@ -16,11 +16,13 @@ from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
 from sdft.models.source import config_from_sizes
 
 SIDE_PX = 64
-"""The pictures that it draws best. Their latents are 16 x 16, and 2 x 2 on the lowest level."""
+"""The pictures that it draws best. Their latents are 8 x 8, and 1 x 1 on the lowest level."""
 
 TEXT_WIDTH = 32
 """Narrow: the 49,408 token embeddings are most of a small text encoder."""
 
+# No width is below 64: the layout's group norms have 32 groups, and where a group is one channel,
+# they take the mean of each channel away, so that a plain ground has no way to say its colour.
 SIZES: dict[str, Any] = {
     "unet": UNetSizes(
         widths=(64, 64, 64, 64),
@@ -31,7 +33,7 @@ SIZES: dict[str, Any] = {
         in_channels=4,
         out_channels=4,
     ),
-    "vae": VaeSizes(widths=(32, 32, 64, 64), layers_per_block=1, latent_channels=4),
+    "vae": VaeSizes(widths=(64, 64, 64, 64), layers_per_block=1, latent_channels=4),
     "text_encoder": TextSizes(
         width=TEXT_WIDTH,
         mlp_width=4 * TEXT_WIDTH,
