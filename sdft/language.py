@@ -2,15 +2,16 @@
 
 Words of the interface are in `strings/<language>.toml`, by name; both files have the same names.
 Sentences of the engine (errors, `sdft doctor`) stand in the code in English, which scripts, logs
-and run folders always get; `strings/messages.<language>.toml` has them by their keys. Words that
-come from a run's files (notices, paths, captions) are shown as they are, in no other language.
+and run folders always get; `strings/messages.<language>.toml` has them by their keys, and
+`strings/sentences.<language>.toml` those that have none by their English words, as gettext does.
+Words that come from a run's files (notices, paths, captions) are shown as they are.
 """
 
 from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,12 @@ from sdft.errors import Problem
 
 LANGUAGES = ("en", "ja")
 """The first one is used where nothing else is asked for."""
+
+PLACE = "{}"
+"""Stands for a value in an English sentence; the other language's has the number of the value."""
+
+VAGUE = 12
+"""A sentence with fewer letters of its own fits half sentences too, unless values are names."""
 
 _FOLDER = Path(__file__).parent / "strings"
 
@@ -69,6 +76,41 @@ def messages(language: str) -> Mapping[str, str]:
 
 
 @cache
+def _sentences(language: str) -> tuple[Mapping[str, str], tuple[tuple[list[str], str], ...]]:
+    """Return sentences by their English ones: whole ones, and those with places for values.
+
+    The latter are split at their places; the most definite ones come first.
+    """
+    file = _FOLDER / f"sentences.{language}.toml"
+    said = tomllib.loads(file.read_text("utf-8")) if file.exists() else {}
+    whole = {english: other.format() for english, other in said.items() if PLACE not in english}
+    parts = [(key.split(PLACE), other) for key, other in said.items() if PLACE in key]
+    return whole, tuple(sorted(parts, key=lambda pair: -sum(map(len, pair[0]))))
+
+
+def _values_in(sentence: str, parts: Sequence[str]) -> list[str] | None:
+    """Return what stands between the parts of a sentence, None where it has other parts."""
+    first, *inner, last = parts
+    end = len(sentence) - len(last)
+    if not (sentence.startswith(first) and sentence.endswith(last) and end >= len(first)):
+        return None
+    values, begin = [], len(first)
+    for part in inner:
+        place = sentence.find(part, begin, end)
+        if place < 0:
+            return None
+        values.append(sentence[begin:place])
+        begin = place + len(part)
+    values.append(sentence[begin:end])
+    is_vague = sum(map(len, parts)) < VAGUE
+    return None if is_vague and not all(map(_is_name_or_list, values)) else values
+
+
+def _is_name_or_list(value: str) -> bool:
+    return all(" " not in one for one in value.split(", "))
+
+
+@cache
 def _hints(language: str) -> Mapping[str, str]:
     """Return the settings' help in another language than that of their declarations."""
     file = _FOLDER / f"hints.{language}.toml"
@@ -101,10 +143,21 @@ class Words:
 
         return replace(
             problem,
-            what=told("what") or problem.what,
+            what=told("what") or self.sentence(problem.what),
             where=told("where") or problem.where,
-            fix=told("fix") or self._nearest(problem.fix),
+            fix=told("fix") or self._nearest(self.sentence(problem.fix)),
         )
+
+    def sentence(self, english: str) -> str:
+        """Return a sentence of the engine that has no key, found by its English words."""
+        whole, with_places = _sentences(self.language)
+        if english in whole:
+            return whole[english]
+        for parts, other in with_places:
+            values = _values_in(english, parts)
+            if values is not None:
+                return other.format(*values)
+        return english
 
     def _nearest(self, fix: str) -> str:
         """Return advice that only gives the nearest name, in this language."""
