@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sdft.config.document import read_document
+from sdft.config.folders import output_folder
 from sdft.config.load import Config
 from sdft.config.settings import settings_of
 from sdft.config.training import TrainingSettings
@@ -33,7 +34,10 @@ def trackers_of(config: Config) -> Trackers:
     if os.environ.get("RANK", "0") != "0":
         # One process of several speaks for the run.
         names = ()
-    run = RunDir.of(settings.output_dir or Path(), settings.output_name or DEFAULT_NAME)
+    run = RunDir.of(
+        output_folder(config) if settings.output_dir else Path(),
+        settings.output_name or DEFAULT_NAME,
+    )
     options: dict[str, Any] = {}
     if settings.log_tracker_config is not None:
         options = dict(read_document(settings.log_tracker_config, Path.cwd()).values)

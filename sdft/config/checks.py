@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from sdft.config.checks_machine import problems_of_memory
 from sdft.config.checks_network import effects_of_network, problems_of_network
@@ -20,6 +19,7 @@ from sdft.config.places import Origins
 from sdft.config.places import place as _place
 from sdft.config.training import TrainingSettings
 from sdft.errors import Problem
+from sdft.urls import as_path
 from sdft.windows import is_file_name
 
 SIDE_STEP_PX = 8
@@ -71,7 +71,7 @@ def problems_of_training(training: TrainingSettings, origins: Origins) -> list[P
             found.append(Problem(what, place, fix, "setting_names_nothing", values))
     found += problems_of_watched_files(training)
     if training.resume not in (None, "auto"):
-        missing = missing_path(Path(str(training.resume)), "folder")
+        missing = missing_path(as_path(str(training.resume)), "folder")
         if missing:
             found.append(Problem(missing[0], _place(origins, "resume"), missing[1]))
     return found

@@ -41,14 +41,16 @@ MARKS = (
 _Result = TypeVar("_Result")
 
 
-def with_retries(read: Callable[[], _Result], url: str, note: Callable[[str], None]) -> _Result:
-    """Return what a read of a store gives; one that fails in passing is tried again.
+def with_retries(
+    act: Callable[[], _Result], url: str, note: Callable[[str], None], *, done: str = "read"
+) -> _Result:
+    """Return what a store answers; what fails in passing is tried again. `done` is a word for it.
 
     Raises: OSError; its words hold no credentials.
     """
     for number in range(1, TRIES + 1):
         try:
-            return read()
+            return act()
         except FileNotFoundError:
             raise FileNotFoundError(
                 errno.ENOENT, "there is no such object or prefix", url
@@ -60,7 +62,7 @@ def with_retries(read: Callable[[], _Result], url: str, note: Callable[[str], No
             reason = redacted(" ".join(f"{type(error).__name__}: {error}".split()))
             if number == TRIES or _is_final(error):
                 raise OSError(errno.EIO, f"tried {number} times: {reason}", url) from None
-            note(f"{url} was not read at once and is tried again: {reason}")
+            note(f"{url} was not {done} at once and is tried again: {reason}")
             time.sleep(FIRST_WAIT_S * 2 ** (number - 1))
     raise AssertionError("the last try returns or raises")
 
@@ -96,15 +98,18 @@ _opening = threading.Lock()
 
 
 @cache
-def system_of(scheme: str) -> Any:
+def system_of(scheme: str, *, writes: bool = False) -> Any:
     import fsspec
 
     options: dict[str, Any] = {}
-    if scheme in ("s3", "s3a"):
+    if scheme in ("s3", "s3a") and not writes:
         # Retried here, where it is said, not in two further places that say nothing.
         options["config_kwargs"] = {"retries": {"total_max_attempts": 1}}
         # More would ask for each object's size before it is read; images are small.
         options["max_concurrency"] = 1
+    elif scheme in ("s3", "s3a"):
+        # Each of these holds a part of some 50 MB in memory.
+        options["max_concurrency"] = 4
     try:
         system = fsspec.filesystem(scheme, use_listings_cache=False, **options)
     except ImportError as error:
@@ -114,15 +119,19 @@ def system_of(scheme: str) -> Any:
             what=f"{scheme}:// needs a package that is not installed ({error})",
             fix=f"python -m pip install {package}",
         ) from error
-    if scheme in ("s3", "s3a"):
+    if scheme in ("s3", "s3a") and not writes:
         system.retries = 1
     return system
 
 
-def opened(url: str) -> tuple[Any, str]:
-    """Return what drives a store, and the name of an object there."""
+def opened(url: str, *, writes: bool = False) -> tuple[Any, str]:
+    """Return what drives a store, and the name of an object there.
+
+    Of a large object that is written the driver itself sends parts again: all of it anew for one
+    of hundreds would take too long.
+    """
     with _opening:
-        system = system_of(url.partition("://")[0].lower())
+        system = system_of(url.partition("://")[0].lower(), writes=writes)
     return system, system._strip_protocol(url)
 
 

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sdft.config.folders import folder_of
 from sdft.config.load import Config
 from sdft.dataset.records import BucketPlan
 from sdft.dataset.report import BucketRow, bucket_rows, mean_crop, waste, write_fates
@@ -18,7 +19,7 @@ from sdft.dataset.tables import PlacementTable
 from sdft.dataset.train_resolution import write_train_resolutions
 from sdft.errors import UserError
 from sdft.events import Emit
-from sdft.jobs.sources import folder_of, plan_dataset
+from sdft.jobs.sources import plan_dataset
 from sdft.urls import UrlPath
 
 FATES_FILE = "fates.jsonl"

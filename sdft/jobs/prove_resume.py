@@ -17,13 +17,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from sdft.config.folders import cache_folder
 from sdft.config.load import Config
 from sdft.config.write import resolved_toml
 from sdft.errors import EnvironmentFault, UserError
 from sdft.events import Emit, Notice, StageFinished, StageProgress, StageStarted
 from sdft.files import make_folder, remove, write_text
-from sdft.jobs.sources import folder_of
 from sdft.rundir import RunDir
+from sdft.urls import UrlPath
 
 NAME = "run"
 STATES_A_RUN = 5
@@ -114,6 +115,12 @@ def run_prove_resume(
         raise UserError(what="at least 2 steps and 1 kill are needed", where="--steps, --kills")
     settings = config.training
     assert settings.output_dir is not None, "the check of the settings asks for it"
+    if isinstance(settings.output_dir, UrlPath):
+        raise UserError(
+            what="resume is proved on this machine's disk, not on an object store",
+            where=str(settings.output_dir),
+            fix="give --output_dir a folder",
+        )
     folder = settings.output_dir / f"{settings.output_name or 'last'}.prove-resume"
     remove(folder)
     make_folder(folder)
@@ -231,7 +238,7 @@ class _Proof:
             max_train_time=None,
             seed=seed,
             deterministic=deterministic,
-            cache_dir=settings.cache_dir or folder_of(self.config) / ".sdft-cache",
+            cache_dir=cache_folder(self.config),
             # Rounded weights could hide a difference.
             save_precision="float",
             save_model_as="safetensors",

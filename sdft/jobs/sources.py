@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from sdft.cache.image_memory import image_memory
 from sdft.collector import no_collections
 from sdft.config.dataset import DatasetSettings, SubsetSettings
+from sdft.config.folders import cache_folder
 from sdft.config.load import Config
 from sdft.dataset.augment import PictureRules, crop_unresized, faceless
 from sdft.dataset.buckets import plan_buckets
@@ -184,17 +184,6 @@ def require_enough(*, num_images: int, rejected: Sequence[Rejected], max_share: 
         values={"rejected": len(rejected), "images": num_images, "share": f"{max_share:g}"},
     )
     raise DataError(problems=[*shown, summary])
-
-
-def folder_of(config: Config) -> Path:
-    """Return the folder of the dataset file, or of CONFIG, or the current one."""
-    file = config.dataset_path or config.path
-    return file.parent if file is not None else Path.cwd()
-
-
-def cache_folder(config: Config) -> Path:
-    """Return where latents and the like are kept: as set, or beside the file that names images."""
-    return config.training.cache_dir or folder_of(config) / ".sdft-cache"
 
 
 def _places(

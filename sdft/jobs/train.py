@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from sdft.config.folders import output_folder
 from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.config.write import config_digest, resolved_toml
@@ -29,9 +30,11 @@ from sdft.files import remove, write_json, write_text
 from sdft.jobs.environment import environment_facts
 from sdft.jobs.training.awake import kept_awake
 from sdft.jobs.training.choice import AUTO, Choice, choose
+from sdft.jobs.training.outputs import Outputs, fetched_state, outputs_of
 from sdft.jobs.training.stopping import INTERRUPTED, NO_GAIN, StopRequest
 from sdft.processes import is_started_by_sdft, own_place
 from sdft.rundir import FINISHED, UNFINISHED, RunDir, RunLock, RunStatus
+from sdft.urls import as_path, is_url
 
 if TYPE_CHECKING:
     from sdft.jobs.training.running import TrainingRun
@@ -96,8 +99,8 @@ def _run(
     config: Config, command: str, emit: Emit, recorder: Recorder, team: Team | None
 ) -> TrainResult:
     settings = config.training
-    assert settings.output_dir is not None, "the check of the settings asks for it"
-    run = RunDir.of(settings.output_dir, settings.output_name or DEFAULT_NAME)
+    run = RunDir.of(output_folder(config), settings.output_name or DEFAULT_NAME)
+    outputs = outputs_of(config, run, emit)
     digest = config_digest(config)
 
     # Started again by torchrun after a process has died: there is but one thing to do. A process
@@ -105,12 +108,17 @@ def _run(
     again = team is not None and team.maxima([team.place.attempt])[0] > 0
 
     def chosen() -> Choice:
+        resume = settings.resume or (AUTO if again else None)
+        outputs.pull(with_state=resume == AUTO)
+        if resume is not None and is_url(resume):
+            resume = str(fetched_state(config, run, resume, emit))
         return choose(
             run,
             config_digest=digest,
-            resume=settings.resume or (AUTO if again else None),
+            resume=resume,
             overwrite=settings.overwrite and not again,
             command=command,
+            exists=outputs.exists,
         )
 
     choice = chosen() if team is None else team.from_main(chosen)
@@ -118,9 +126,16 @@ def _run(
         return _already_done(run, choice.done, emit)
     if team is not None and not team.is_main:
         return _follow(config, choice, run, team)
+    if choice.move_aside:
+        outputs.require_free()
     moved = _move_aside(run, settings, choice, emit)
     with RunLock(run):
-        result = _train_locked(config, digest, choice, run, command, emit, recorder, team)
+        try:
+            result = _train_locked(
+                config, digest, choice, run, outputs, command, emit, recorder, team
+            )
+        finally:
+            outputs.end()
     if choice.remove_old_at_end:
         for path in moved:
             remove(path)
@@ -164,7 +179,7 @@ def _already_done(run: RunDir, status: RunStatus, emit: Emit) -> TrainResult:
         steps=status.steps,
         epochs=status.epochs,
         loss=status.loss,
-        checkpoint=Path(status.checkpoint),
+        checkpoint=as_path(status.checkpoint),
         run=run.path,
         resume=None,
         already_done=True,
@@ -189,6 +204,7 @@ def _train_locked(
     digest: str,
     choice: Choice,
     run: RunDir,
+    outputs: Outputs,
     command: str,
     emit: Emit,
     recorder: Recorder,
@@ -211,6 +227,7 @@ def _train_locked(
         if state is not None and state.path == choice.resume:
             set_later_states_aside(run, state, emit)
         recorder.open(run, state.events_bytes if state else 0)
+        outputs.begin(state.path if state else None)
         for event in events_of_state(state):
             emit(event)
         unfinished = RunStatus(
@@ -224,12 +241,19 @@ def _train_locked(
         team = team or ONLY_ONE
         state = same_state(state, team)
         live = prepare_run(
-            config, run=run, state=state, emit=emit, events_bytes=recorder.position, team=team
+            config,
+            run=run,
+            state=state,
+            emit=emit,
+            events_bytes=recorder.position,
+            outputs=outputs,
+            team=team,
         )
         write_text(run.config_file, resolved_toml(live.config))
         write_json(run.environment_file, environment_facts())
         # Not before: a run that fails while it is prepared leaves nothing to go on with.
         run.write_status(unfinished)
+        outputs.finish()
         outcome.step = live.meter.step
         emit(_run_started(live, run, command))
         try:
@@ -338,6 +362,8 @@ def _finished(
     progress = live.meter.progress
     loss = live.meter.mean_loss()
     checkpoint = live.save_at_end()
+    outputs = live.keeper.outputs
+    outputs.finish()
     epochs = live.plan.num_epochs
     emit(
         RunFinished(
@@ -348,7 +374,6 @@ def _finished(
             duration_s=time.monotonic() - started_s,
         )
     )
-    live.keeper.drop_rolling_states()
     run.write_status(
         replace(
             unfinished,
@@ -359,6 +384,9 @@ def _finished(
             checkpoint=str(checkpoint),
         )
     )
+    # Not before it is said, on a store too, that there is nothing left to go on with.
+    outputs.finish()
+    live.keeper.drop_rolling_states()
     return TrainResult(
         steps=progress.step,
         epochs=epochs,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sdft.config.folders import output_folder
 from sdft.config.load import Config
 from sdft.rundir import RunDir
 from sdft.tui.commands import shown_line, start_detached
@@ -29,9 +30,7 @@ class Started:
 
 def run_of(config: Config) -> RunDir:
     """Return where the run of a checked config goes."""
-    training = config.training
-    assert training.output_dir is not None, "the check of the settings asks for it"
-    return RunDir.of(training.output_dir, training.output_name or DEFAULT_NAME)
+    return RunDir.of(output_folder(config), config.training.output_name or DEFAULT_NAME)
 
 
 def train_words(draft: Draft, cwd: Path, *flags: str) -> list[str]:

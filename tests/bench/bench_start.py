@@ -28,13 +28,14 @@ from sdft.cache.keys import LatentRecipe, digest_of
 from sdft.cache.latents import cache_latents
 from sdft.cache.store import TensorStore
 from sdft.cache.writer import StoreWriter
+from sdft.config.folders import cache_folder
 from sdft.config.load import Config, load_config
 from sdft.dataset.report import write_fates
 from sdft.dataset.tables import PlacementTable
 from sdft.events import ignore
 from sdft.formats.caption_reader import CaptionReader
 from sdft.formats.clip_tokens import ClipTokenizer
-from sdft.jobs.sources import cache_folder, loss_weights, picture_rules, plan_dataset, word_rules
+from sdft.jobs.sources import loss_weights, picture_rules, plan_dataset, word_rules
 from sdft.jobs.training.data import training_data
 from sdft.jobs.training.item_record import items_job
 from sdft.train.background import BackgroundWriter

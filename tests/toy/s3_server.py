@@ -36,6 +36,11 @@ class S3Server:
             backend.create_bucket(BUCKET, "us-east-1")
         backend.put_object(BUCKET, key, content)
 
+    def contents(self) -> dict[str, bytes]:
+        """Return all that is stored, by key."""
+        objects = s3_backends[ACCOUNT]["aws"].buckets[BUCKET].keys
+        return {key: bytes(one.value) for key, one in objects.items()}
+
     def clear(self) -> None:
         s3_backends[ACCOUNT]["aws"].reset()
         self.asked.clear()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
+import time
 from io import BytesIO
 
 import numpy as np
@@ -203,21 +205,84 @@ def dataset_file(folder, **keys):
     return file
 
 
-def test_training_on_an_object_store_leaves_no_secret(server, tmp_path, toy, read_events, capfd):
+def test_training_from_and_to_an_object_store_leaves_no_secret(
+    server, tmp_path, toy, latents, capfd
+):
     for number in range(4):
         server.put(f"cats/{number}.png", picture(number, (96, 64)))
         server.put(f"cats/{number}.txt", b"a cat")
     server.faults["cats/2.png"] = 3
     run_file = dataset_file(tmp_path, color_aug=True)
-    run = toy(dataset_config=str(run_file), max_train_steps=2, max_data_loader_n_workers=0)
+    # The driver itself sends again what a store refuses in passing.
+    server.faults["models/toy.safetensors"] = 2
+    run = toy(
+        dataset_config=str(run_file),
+        output_dir=f"s3://{BUCKET}/models",
+        max_train_steps=2,
+        max_data_loader_n_workers=0,
+        save_state_on_train_end=True,
+    )
     assert run.error is None
     assert len(run.losses) == 2
-    said = json.dumps(read_events())
+    stored = server.contents()
+    said = stored["models/toy.run/events.jsonl"].decode("ascii")
     assert "is tried again" in said
+    assert server.asked["PUT models/toy.safetensors"] == 3
+    assert "models/toy.run/states/step00000002/manifest.json" in stored
+    assert str(run.result.checkpoint) == f"s3://{BUCKET}/models/toy.safetensors"
     assert f"{ROOT}/2.png" in said
     # All that the objects are asked for is their content, once.
     assert server.num_reads == 8 + 3
     require_no_secret(tmp_path, *capfd.readouterr())
+    require_no_secret(latents / "outputs")
+    for content in stored.values():
+        assert not any(secret.encode() in content for secret in (SECRET, KEY_ID, TOKEN))
+
+
+def lay_out(prepared, folder):
+    """Copy the toy's files, without its length in epochs."""
+    shutil.copytree(prepared, folder)
+    file = folder / "config.toml"
+    lines = file.read_text("utf-8").splitlines()
+    kept = [line for line in lines if not line.startswith("max_train_epochs")]
+    file.write_text("\n".join(kept), "utf-8")
+    return folder
+
+
+def losses_of(events):
+    found = [json.loads(line) for line in events.splitlines()]
+    return {one["step"]: one["loss"] for one in found if one["event"] == "StepDone"}
+
+
+@pytest.mark.long
+def test_a_killed_run_goes_on_from_the_store_on_another_machine(server, tmp_path, prepared):
+    one, two = (lay_out(prepared, tmp_path / name) for name in ("one", "two"))
+    argv = ["train", "config.toml", "--output_name", "toy", "--max_train_steps", "8"]
+    argv += ["--lr_scheduler", "constant", "--rolling_state_steps", "2", "--device", "cpu"]
+    stored = [*argv, "--output_dir", f"s3://{BUCKET}/models"]
+    log = (tmp_path / "log").open("wb")
+    server.put("anything", b"so that there is a bucket")
+    environment = os.environ | credentials(server)
+    line = [sys.executable, "-m", "sdft", *stored]
+    with subprocess.Popen(line, cwd=one, env=environment, stdout=log, stderr=log) as process:
+        while "models/toy.run/states/step00000004/manifest.json" not in server.contents():
+            assert process.poll() is None, (tmp_path / "log").read_text("utf-8")
+            time.sleep(0.01)
+        process.kill()
+    code, said = command(server, *stored, where=two)
+    assert (code, "--resume auto" in said) == (2, True)
+    code, said = command(server, *stored, "--resume", "auto", where=two)
+    assert code == 0, said
+    assert "going on from step" in said
+    assert command(server, *argv, "--output_dir", "out", where=two)[0] == 0
+    there = server.contents()
+    plain = losses_of((two / "out" / "toy.run" / "events.jsonl").read_bytes())
+    assert len(plain) == 8
+    assert losses_of(there["models/toy.run/events.jsonl"]) == plain
+    assert json.loads(there["models/toy.run/run.json"])["state"] == "finished"
+    assert "models/toy.safetensors" in there
+    assert not [key for key in there if "/states/" in key]
+    require_no_secret(tmp_path)
 
 
 def test_a_refusal_that_names_the_key_is_told_without_it(server, tmp_path):

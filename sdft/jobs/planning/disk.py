@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sdft.cache.keys import LatentKind, LatentRecipe
 from sdft.cache.latents import LatentRules, foreseen_bytes
+from sdft.config.folders import output_folder
 from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.dataset.tables import PlacementTable
@@ -82,7 +83,7 @@ def plan_disk(
         checkpoint=checkpoint,
         state=state,
         most=latents + contexts_bytes + max(total for _, total in held),
-        free=_free_bytes(settings.output_dir),
+        free=_free_bytes(output_folder(config) if settings.output_dir else None),
     )
 
 

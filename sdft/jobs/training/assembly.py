@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
+from sdft.config.folders import cache_folder
 from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.control import ControlInbox
@@ -20,14 +21,7 @@ from sdft.dataset.report import write_fates
 from sdft.events import Emit, Notice, SettingChosen
 from sdft.jobs.learning_rate import build_lr_factor
 from sdft.jobs.ordering import order_of
-from sdft.jobs.sources import (
-    PlannedDataset,
-    cache_folder,
-    loss_weights,
-    picture_rules,
-    plan_dataset,
-    word_rules,
-)
+from sdft.jobs.sources import PlannedDataset, loss_weights, picture_rules, plan_dataset, word_rules
 from sdft.jobs.training.card_fit import card_in_use, earlier_settings, fit_to_card
 from sdft.jobs.training.contexts import cached_contexts
 from sdft.jobs.training.data import TrainingData, training_data
@@ -39,6 +33,7 @@ from sdft.jobs.training.loading import load_model, networks_of
 from sdft.jobs.training.machine import build_accelerator, ddp_wishes
 from sdft.jobs.training.masks import CachedMasks, cached_masks
 from sdft.jobs.training.networks import Networks
+from sdft.jobs.training.outputs import Outputs
 from sdft.jobs.training.recipes import build_batch_maker, build_stepper
 from sdft.jobs.training.resuming import RunFacts, require_same
 from sdft.jobs.training.running import TrainingRun
@@ -87,6 +82,7 @@ def prepare_run(
     state: SavedState | None,
     emit: Emit,
     events_bytes: Callable[[], int],
+    outputs: Outputs | None = None,
     team: Team = ONLY_ONE,
 ) -> TrainingRun:
     """Index, cache, load and build everything that a run needs.
@@ -140,6 +136,7 @@ def prepare_run(
         facts=facts,
         events_bytes=events_bytes,
         emit=emit,
+        outputs=outputs or Outputs(),
         writes=team.is_main,
     )
     networks.wait_for_copies.append(keeper.writer.wait_for_copies)

@@ -5,7 +5,7 @@ In: the run folder, the settings, `--resume`, `--overwrite`. Out: a Choice; noth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,18 +30,24 @@ class Choice:
 
 
 def choose(
-    run: RunDir, *, config_digest: str, resume: str | None, overwrite: bool, command: str
+    run: RunDir,
+    *,
+    config_digest: str,
+    resume: str | None,
+    overwrite: bool,
+    command: str,
+    exists: Callable[[str], bool] = lambda path: Path(path).exists(),
 ) -> Choice:
     """Decide between starting, going on, and leaving a finished run alone.
+
+    `exists` tells whether a checkpoint is where its run says.
 
     Raises: UserError where the run is unfinished and nothing says what to do with it, or where
         the state to go on from does not exist.
     """
     status = run.read_status()
     same = status is not None and status.config_digest == config_digest
-    whole = (
-        status is not None and status.checkpoint is not None and Path(status.checkpoint).exists()
-    )
+    whole = status is not None and status.checkpoint is not None and exists(status.checkpoint)
     if overwrite:
         return Choice(move_aside=status is not None, remove_old_at_end=True)
     if status is not None and status.state == FINISHED and same and whole:

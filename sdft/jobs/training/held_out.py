@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from sdft.cache.latent_keys import KeyTable, LatentKeys
 from sdft.cache.looks import looks_of
 from sdft.config.dataset import SubsetSettings
+from sdft.config.folders import cache_folder
 from sdft.config.load import Config
 from sdft.dataset.augment import PictureRules
 from sdft.dataset.lookalikes import Pair, pairs_alike
@@ -23,13 +24,7 @@ from sdft.dataset.records import Placement, WordRules
 from sdft.dataset.tables import PlacementTable
 from sdft.events import Emit, Notice
 from sdft.files import write_text
-from sdft.jobs.sources import (
-    cache_folder,
-    loss_weights,
-    picture_rules,
-    plan_dataset,
-    word_rules,
-)
+from sdft.jobs.sources import loss_weights, picture_rules, plan_dataset, word_rules
 from sdft.jobs.splitting import ranked, split_off
 from sdft.jobs.training.data import TrainingData, training_data
 from sdft.jobs.training.latents import cached_latents

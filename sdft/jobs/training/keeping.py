@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sdft.events import CheckpointSaved, Emit, EventLine, FileRemoved, Notice, StateSaved
 from sdft.files import flush_folder, remove
+from sdft.jobs.training.outputs import Outputs
 from sdft.jobs.training.saving import CheckpointWriter
 from sdft.train.background import BackgroundWriter, SaveJob
 from sdft.train.checkpoint import SaveRules, epoch_stem, file_name, step_stem
@@ -99,6 +100,8 @@ class Keeper:
     state: StateSource
     writer: BackgroundWriter
     emit: Emit
+    outputs: Outputs = field(default_factory=Outputs)
+    """Where what is written ends up."""
     checkpoint_every_s: float = 0.0
     """Besides the rules by steps and epochs; 0 switches it off."""
     states_with_checkpoints: bool = False
@@ -180,7 +183,7 @@ class Keeper:
         if self.writes:
             self.writer.submit(self._checkpoint(stem, progress))
             self.writer.wait()
-        return self.output_dir / file_name(stem, self.form)
+        return self.outputs.shown(self.output_dir / file_name(stem, self.form))
 
     def replace_checkpoint(self, stem: str, progress: Progress) -> None:
         """Write a checkpoint in the background; an older one of that name is there until then."""
@@ -204,6 +207,7 @@ class Keeper:
         for folder in finished_states(self.states):
             if not is_kept(folder):
                 self._remove(folder)
+        self.outputs.drop_rolling_states()
 
     def _begin(self) -> list[SaveJob]:
         """Let the save before this one end: what it says belongs before the place of this one."""
@@ -221,16 +225,20 @@ class Keeper:
             started_s = time.monotonic()
             size_bytes = self.write_model(path, content)
             flush_folder(path.parent)
-            event = CheckpointSaved(
-                step=progress.step,
-                epoch=progress.epoch,
-                path=str(path),
-                size_bytes=size_bytes,
-                duration_s=time.monotonic() - started_s,
-            )
-            self.emit(event)
-            if said is not None:
-                said.append(event)
+
+            def tell() -> None:
+                event = CheckpointSaved(
+                    step=progress.step,
+                    epoch=progress.epoch,
+                    path=str(self.outputs.shown(path)),
+                    size_bytes=size_bytes,
+                    duration_s=time.monotonic() - started_s,
+                )
+                self.emit(event)
+                if said is not None:
+                    said.append(event)
+
+            self.outputs.saved(path, tell)
 
         content = self.write_model.content(progress)
         return [
@@ -255,7 +263,7 @@ class Keeper:
         if folder.exists():
             problem = damage(folder)
             if not problem:
-                return [self._job(lambda: _keep(folder))] if kept else []
+                return [self._job(lambda: self._keep(folder))] if kept else []
             message = f"{folder}: {problem}; replaced"
             self.emit(Notice(severity="warning", topic="state", message=message))
             remove(folder)
@@ -265,18 +273,23 @@ class Keeper:
             told = {SAID: [EventLine.write(event, time.time()) for event in said]}
             content = replace(content, extras={**content.extras, **told})
             size_bytes = write_state(folder, content, kept=kept)
-            self.emit(
-                StateSaved(
-                    step=progress.step,
-                    epoch=progress.epoch,
-                    path=str(folder),
-                    size_bytes=size_bytes,
-                    duration_s=time.monotonic() - started_s,
+
+            def tell() -> None:
+                self.emit(
+                    StateSaved(
+                        step=progress.step,
+                        epoch=progress.epoch,
+                        path=str(self.outputs.shown(folder)),
+                        size_bytes=size_bytes,
+                        duration_s=time.monotonic() - started_s,
+                    )
                 )
-            )
-            for old in finished_states(self.states):
-                if not is_kept(old) and step_of(old) < progress.step:
-                    self._remove(old)
+                for old in finished_states(self.states):
+                    if not is_kept(old) and step_of(old) < progress.step:
+                        self._remove(old)
+                self.outputs.drop_rolling_states(progress.step)
+
+            self.outputs.saved(folder, tell)
 
         content = self.state.content(progress)
         return [
@@ -322,18 +335,18 @@ class Keeper:
         )
 
     def _remove(self, path: Path) -> None:
-        if not path.exists():
-            return
+        was_here = path.exists()
         try:
             remove(path)
         except OSError as error:
             # What is too old takes room; that is no reason to end a training.
             message = f"{path} is no longer needed and could not be removed: {error}"
             self.emit(Notice(severity="warning", topic="unfinished", message=message))
-        else:
-            self.emit(FileRemoved(path=str(path)))
+            return
+        if self.outputs.removed(path) or was_here:
+            self.emit(FileRemoved(path=str(self.outputs.shown(path))))
 
-
-def _keep(folder: Path) -> None:
-    # An empty file is whole at once.
-    (folder / KEPT).touch()
+    def _keep(self, folder: Path) -> None:
+        # An empty file is whole at once.
+        (folder / KEPT).touch()
+        self.outputs.saved(folder / KEPT, lambda: None)

@@ -22,6 +22,7 @@ from sdft.cache.latents import KeyTable, LatentCacheResult, LatentRules, cache_l
 from sdft.cache.pipeline import num_cores
 from sdft.cache.shard import StoredDtype
 from sdft.cache.store import TensorStore
+from sdft.config.folders import cache_folder
 from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.dataset.picture_workers import PictureWorkers
@@ -29,13 +30,7 @@ from sdft.dataset.records import BucketPlan, Rejected
 from sdft.dataset.tables import PlacementTable
 from sdft.errors import DataError
 from sdft.events import Emit, Notice
-from sdft.jobs.sources import (
-    PlannedDataset,
-    cache_folder,
-    interpolations,
-    is_flipped,
-    picture_rules,
-)
+from sdft.jobs.sources import PlannedDataset, interpolations, is_flipped, picture_rules
 from sdft.jobs.training.machine import weight_dtype
 from sdft.jobs.training.team import ONLY_ONE, Team
 from sdft.models.bundle import ModelBundle

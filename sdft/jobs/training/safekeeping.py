@@ -21,6 +21,7 @@ from sdft.jobs.training.disk_needs import DiskNeeds, require_disk
 from sdft.jobs.training.hypernetworks import checkpoint_writer
 from sdft.jobs.training.keeping import Keeper, RollingRules, StateSource
 from sdft.jobs.training.networks import Networks
+from sdft.jobs.training.outputs import Outputs
 from sdft.jobs.training.resuming import RunFacts
 from sdft.jobs.training.starting import machine_facts
 from sdft.jobs.training.team import ONLY_ONE, Team
@@ -107,16 +108,16 @@ def build_keeper(
     facts: RunFacts,
     events_bytes: Callable[[], int],
     emit: Emit,
+    outputs: Outputs,
     writes: bool = True,
 ) -> Keeper:
     """Return what saves the run; of several processes one writes."""
     settings = config.training
-    assert settings.output_dir is not None, "the check of the settings asks for it"
     write_model = checkpoint_writer(settings, networks, config.datasets[0].resolution)
     rules, state_rules = save_rules(settings, plan.num_epochs)
     keeps = not settings.no_rolling_state
     return Keeper(
-        output_dir=settings.output_dir,
+        output_dir=run.path.parent,
         output_name=run.path.stem,
         form=write_model.form,
         states=run.states,
@@ -140,6 +141,7 @@ def build_keeper(
         ),
         writer=BackgroundWriter(emit=emit),
         emit=emit,
+        outputs=outputs,
         checkpoint_every_s=60.0 * (settings.save_every_n_minutes or 0.0),
         states_with_checkpoints=settings.save_state,
         writes=writes,

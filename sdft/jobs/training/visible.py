@@ -8,10 +8,10 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
+from sdft.config.folders import cache_folder
 from sdft.config.load import Config
 from sdft.errors import DataError, Problem
 from sdft.files import make_folder, remove
-from sdft.jobs.sources import cache_folder
 from sdft.jobs.training.team import Team
 
 

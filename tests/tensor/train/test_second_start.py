@@ -21,10 +21,11 @@ from sdft.cache.keys import LatentRecipe, digest_of
 from sdft.cache.latents import LatentRules, cache_latents
 from sdft.cache.store import TensorStore
 from sdft.cache.writer import StoreWriter
+from sdft.config.folders import cache_folder
 from sdft.config.load import load_config
 from sdft.dataset.report import fates, write_fates
 from sdft.events import ignore
-from sdft.jobs.sources import cache_folder, loss_weights, picture_rules, plan_dataset, word_rules
+from sdft.jobs.sources import loss_weights, picture_rules, plan_dataset, word_rules
 from sdft.jobs.training.data import training_data
 from sdft.jobs.training.item_record import write_items
 from sdft.train.sampler import Order

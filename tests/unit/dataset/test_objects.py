@@ -19,6 +19,7 @@ from pyarrow import parquet
 
 from sdft.cache.digests import FileVersion, read_with_digest
 from sdft.cache.image_memory import image_memory
+from sdft.config.folders import cache_folder
 from sdft.config.load import load_config
 from sdft.dataset import drivers
 from sdft.dataset.index import build_index
@@ -28,7 +29,6 @@ from sdft.dataset.pixels import decode_rgb
 from sdft.dataset.records import SubsetSpec
 from sdft.errors import ConfigError, DataError, EnvironmentFault
 from sdft.events import ignore
-from sdft.jobs.sources import cache_folder
 from sdft.urls import UrlPath, holds_credentials, redacted
 
 ROOT = "memory://pictures/cats"
@@ -330,7 +330,10 @@ def test_the_old_command_line_takes_urls_and_keeps_its_cache_here(tmp_path, monk
 @pytest.mark.parametrize(
     ("name", "url", "said"),
     [
-        ("output_dir", "s3://bucket/out", "output_dir cannot be a URL"),
+        ("output_dir", "https://host/out", "output_dir cannot be on a web server"),
+        ("output_dir", "s3://me:hunter22@bucket/out", "passwords and signatures"),
+        ("resume", "s3://bucket/x?sig=hunter22", "passwords and signatures"),
+        ("logging_dir", "s3://bucket/logs", "logging_dir cannot be a URL"),
         ("cache_dir", "s3://bucket/cache", "cache_dir cannot be a URL"),
         ("train_data_dir", "https://me:hunter22@host/x", "passwords and signatures"),
         ("train_data_dir", "https://host/x?sig=hunter22", "passwords and signatures"),

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from sdft.config.dataset import DatasetSettings, SubsetSettings
+from sdft.config.folders import folder_of
 from sdft.config.load import load_config
 from sdft.dataset.records import BucketSettings, Rejected, SubsetSpec, WordRules
 from sdft.errors import DataError
@@ -14,7 +15,6 @@ from sdft.jobs.bucket import run_bucket
 from sdft.jobs.images import write_pictures
 from sdft.jobs.sources import (
     bucket_settings,
-    folder_of,
     plan_dataset,
     require_enough,
     subset_specs,
