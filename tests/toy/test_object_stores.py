@@ -260,11 +260,13 @@ def test_a_killed_run_goes_on_from_the_store_on_another_machine(server, tmp_path
     argv = ["train", "config.toml", "--output_name", "toy", "--max_train_steps", "8"]
     argv += ["--lr_scheduler", "constant", "--rolling_state_steps", "2", "--device", "cpu"]
     stored = [*argv, "--output_dir", f"s3://{BUCKET}/models"]
-    log = (tmp_path / "log").open("wb")
     server.put("anything", b"so that there is a bucket")
     environment = os.environ | credentials(server)
     line = [sys.executable, "-m", "sdft", *stored]
-    with subprocess.Popen(line, cwd=one, env=environment, stdout=log, stderr=log) as process:
+    with (
+        (tmp_path / "log").open("wb") as log,
+        subprocess.Popen(line, cwd=one, env=environment, stdout=log, stderr=log) as process,
+    ):
         while "models/toy.run/states/step00000004/manifest.json" not in server.contents():
             assert process.poll() is None, (tmp_path / "log").read_text("utf-8")
             time.sleep(0.01)
