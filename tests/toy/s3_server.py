@@ -41,6 +41,11 @@ class S3Server:
         objects = s3_backends[ACCOUNT]["aws"].buckets[BUCKET].keys
         return {key: bytes(one.value) for key, one in objects.items()}
 
+    def holds(self, key: str) -> bool:
+        """Tell whether there is an object, also while others come and go."""
+        buckets = s3_backends[ACCOUNT]["aws"].buckets
+        return BUCKET in buckets and key in buckets[BUCKET].keys
+
     def clear(self) -> None:
         s3_backends[ACCOUNT]["aws"].reset()
         self.asked.clear()

@@ -267,10 +267,12 @@ def test_a_killed_run_goes_on_from_the_store_on_another_machine(server, tmp_path
         (tmp_path / "log").open("wb") as log,
         subprocess.Popen(line, cwd=one, env=environment, stdout=log, stderr=log) as process,
     ):
-        while "models/toy.run/states/step00000004/manifest.json" not in server.contents():
-            assert process.poll() is None, (tmp_path / "log").read_text("utf-8")
-            time.sleep(0.01)
-        process.kill()
+        try:
+            while not server.holds("models/toy.run/states/step00000004/manifest.json"):
+                assert process.poll() is None, (tmp_path / "log").read_text("utf-8")
+                time.sleep(0.01)
+        finally:
+            process.kill()
     code, said = command(server, *stored, where=two)
     assert (code, "--resume auto" in said) == (2, True)
     code, said = command(server, *stored, "--resume", "auto", where=two)
