@@ -10,7 +10,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sdft.errors import EnvironmentFault
+from sdft.errors import EnvironmentFault, UserError
 
 STARTED_BY_SDFT = "SDFT_STARTED_PROCESSES"
 """Set by `--num_processes`: that program says itself how a process ended."""
@@ -66,3 +66,20 @@ def own_place(environment: Mapping[str, str] = os.environ) -> Place:
 
 def is_started_by_sdft(environment: Mapping[str, str] = os.environ) -> bool:
     return STARTED_BY_SDFT in environment
+
+
+def require_all_started(command: str, environment: Mapping[str, str] = os.environ) -> None:
+    """Check that accelerate has started the processes it was asked for; on a CPU it starts one.
+
+    It then names a meeting place for several, and no place among them.
+
+    Raises: UserError: one process would train with another batch than the one that was meant.
+    """
+    on_cpu = environment.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    if on_cpu and "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment:
+        raise UserError(
+            what="accelerate launch --cpu was asked for several processes and has started one, as"
+            " it always does on a CPU",
+            where="accelerate launch",
+            fix=f"leave it out: sdft {command} ... --num_processes 2 starts them itself",
+        )

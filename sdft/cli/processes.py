@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sdft.cli.output import Output
-from sdft.processes import own_place
+from sdft.processes import own_place, require_all_started
 
 if TYPE_CHECKING:
     import typer
@@ -21,10 +21,14 @@ def run_here_or_apart(
 
     `again` are the words of a new start after a crash.
 
-    Raises: typer.Exit with the code of the processes; EnvironmentFault where one was killed.
+    Raises: typer.Exit with the code of the processes; EnvironmentFault where one was killed;
+        UserError where accelerate has started fewer than it was asked for.
     """
     settings = config.training
-    if settings.num_processes == 1 or own_place().size > 1:
+    if settings.num_processes == 1:
+        require_all_started(ctx.info_name or "")
+        return False
+    if own_place().size > 1:
         return False
 
     import typer

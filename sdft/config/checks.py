@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from sdft.config.checks_machine import problems_of_memory
+from sdft.config.checks_machine import EFFECTS_OF_MACHINE, problems_of_fsdp, problems_of_memory
 from sdft.config.checks_network import effects_of_network, problems_of_network
 from sdft.config.checks_watch import problems_of_watched_files, problems_of_watching
 from sdft.config.dataset import DatasetSettings, SubsetSettings
@@ -34,6 +34,7 @@ def problems_in(
         *_training(training, origins),
         *_masks(training, datasets, origins),
         *problems_of_memory(training, origins),
+        *problems_of_fsdp(training, origins),
         *problems_of_network(training, origins),
         *problems_of_watching(training, datasets, origins),
     ]
@@ -306,6 +307,7 @@ def _subset(
 _HUBER = ("huber", "smooth_l1")
 
 _EFFECTS: dict[str, tuple[str, Callable[[TrainingSettings], object]]] = {
+    **EFFECTS_OF_MACHINE,
     "noise_offset_random_strength": ("noise_offset", lambda t: t.noise_offset),
     "multires_noise_discount": (
         "multires_noise_iterations",
@@ -322,13 +324,6 @@ _EFFECTS: dict[str, tuple[str, Callable[[TrainingSettings], object]]] = {
     "max_bad_steps": ("on_bad_step skip", lambda t: t.on_bad_step == "skip"),
     "rolling_state_minutes": ("a rolling state", lambda t: not t.no_rolling_state),
     "rolling_state_steps": ("a rolling state", lambda t: not t.no_rolling_state),
-    "cpu_offload_checkpointing": (
-        "gradient_checkpointing",
-        lambda t: t.gradient_checkpointing or t.checkpoint_blocks,
-    ),
-    "dynamo_backend": ("torch_compile", lambda t: t.torch_compile),
-    "compile_scope": ("torch_compile", lambda t: t.torch_compile),
-    "compile_mode": ("torch_compile", lambda t: t.torch_compile),
     "stochastic_rounding": ("full_bf16", lambda t: t.full_bf16),
     "cut_at_commas": ("max_token_length 150 or 225", lambda t: t.max_token_length > 75),
     "learning_rate_te": ("train_text_encoder", lambda t: t.train_text_encoder),

@@ -93,6 +93,18 @@ class MachineSettings(
         group="machine",
         decides=False,
     )
+    fsdp: bool = setting(
+        False,
+        help="Several processes: spread weights, gradients and optimizer state over them (FSDP2).",
+        group="machine",
+        decides=False,
+    )
+    fsdp_reshard_after_forward: bool = setting(
+        True,
+        help="With fsdp: let a block's whole weights go after its forward pass; off takes memory.",
+        group="machine",
+        decides=False,
+    )
     ddp_timeout: float | None = setting(
         None,
         gt=0,

@@ -134,7 +134,7 @@ class Controlled:
             self._released = True
             message += "; the GPU's memory is free"
         elif release:
-            message += "; there is no GPU memory to give back"
+            message += "; no GPU memory is given back"
         self._paused = True
         self._emit(PausedChanged(paused=True, released=self._released, step=step))
         return message

@@ -304,4 +304,6 @@ def _duration_s(
 def _why_no_memory(settings: TrainingSettings) -> str:
     if settings.hypernetwork:
         return "hypernetwork"
+    if settings.fsdp:
+        return "fsdp"
     return settings.optimizer_type

@@ -158,6 +158,7 @@ def _follow(config: Config, choice: Choice, run: RunDir, team: Team) -> TrainRes
         reason = live.train(stop_request)
         if reason not in (None, NO_GAIN):
             kind = Interrupted if reason == INTERRUPTED else StoppedResumable
+            live.keeper.save_rolling_state(live.meter.progress)
             # Not before the main process has saved a state.
             team.meet()
             raise SaidElsewhere(f"stopped: {reason}", exit_code=kind.exit_code)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from sdft.models.sharding import joined, local_part, spread_like
+
 _NUM_UPDATES = "num_updates"
 
 
@@ -27,7 +29,7 @@ class MovingAverage:
         self._decay = decay
         self._num_updates = 0
         self._averages = {
-            name: weight.detach().to(device, torch.float32, copy=True)
+            name: local_part(weight.detach()).to(device, torch.float32, copy=True)
             for name, weight in self._weights.items()
         }
 
@@ -47,32 +49,36 @@ class MovingAverage:
         self._num_updates += 1
         for name, weight in self._weights.items():
             average = self._averages[name]
-            average.lerp_(weight.detach().to(average.device, torch.float32), share)
+            average.lerp_(local_part(weight).to(average.device, torch.float32), share)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Put the averages in the place of the weights for the length of the block."""
         with kept_aside(self._weights.values()), torch.no_grad():
             for name, weight in self._weights.items():
-                weight.copy_(self._averages[name])
+                local_part(weight).copy_(self._averages[name])
             yield
 
     def tensors(self) -> dict[str, Tensor]:
         """Return what a state has to hold."""
-        return self._averages | {_NUM_UPDATES: torch.tensor(self._num_updates)}
+        averages = {
+            name: joined(average, self._weights[name]) for name, average in self._averages.items()
+        }
+        return averages | {_NUM_UPDATES: torch.tensor(self._num_updates)}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Go on from what `tensors` gave; every weight has to be there."""
         self._num_updates = int(tensors[_NUM_UPDATES].item())
         assert tensors.keys() == {*self._averages, _NUM_UPDATES}, "the state of other weights"
         for name, average in self._averages.items():
-            average.copy_(tensors[name])
+            average.copy_(local_part(spread_like(self._weights[name], tensors[name])))
 
 
 @contextmanager
 def kept_aside(weights: Iterable[Parameter]) -> Iterator[None]:
     """Bring weights back to their very bits at the end of the block. Copies lie on the CPU."""
-    held = [(weight, weight.detach().to("cpu", copy=True)) for weight in weights]
+    own = [local_part(weight.detach()) for weight in weights]
+    held = [(weight, weight.to("cpu", copy=True)) for weight in own]
     try:
         yield
     finally:

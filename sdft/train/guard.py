@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sdft.errors import DataError
+from sdft.models.sharding import local_part
 from sdft.train.sampler import Step, Use
 from sdft.train.step import StepOutcome
 
@@ -92,7 +93,8 @@ def first_bad_weight(modules: Mapping[str, torch.nn.Module]) -> str:
     """Return the name of a weight that is no number, or an empty text."""
     for part, module in modules.items():
         for name, weight in module.named_parameters():
-            if not bool(torch.isfinite(weight.detach()).all()):
+            # Of weights that are spread over processes, this process' part: one asks alone.
+            if not bool(torch.isfinite(local_part(weight.detach())).all()):
                 return f"{part}.{name}"
     return ""
 

@@ -88,24 +88,29 @@ def put_together(tensors: Mapping[str, Tensor], value: Any, *, where: str) -> An
 
 
 def on_cpu(value: Any) -> Any:
-    """Return the same value with copies of its tensors in main memory.
+    """Return the same value with copies of its tensors in main memory."""
+    return with_each_tensor(value, lambda tensor: tensor.detach().to("cpu", copy=True))
 
-    A tensor that stands in several places is copied once.
+
+def with_each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return the same value with what `change` makes of each of its tensors.
+
+    A tensor that stands in several places is changed once.
     """
-    copies: dict[int, Tensor] = {}
+    changed: dict[int, Tensor] = {}
 
-    def copied(part: Any) -> Any:
+    def walked(part: Any) -> Any:
         if isinstance(part, Tensor):
-            if id(part) not in copies:
-                copies[id(part)] = part.detach().to("cpu", copy=True)
-            return copies[id(part)]
+            if id(part) not in changed:
+                changed[id(part)] = change(part)
+            return changed[id(part)]
         if isinstance(part, Mapping):
-            return {key: copied(entry) for key, entry in part.items()}
+            return {key: walked(entry) for key, entry in part.items()}
         if isinstance(part, list | tuple):
-            return type(part)(copied(entry) for entry in part)
+            return type(part)(walked(entry) for entry in part)
         return part
 
-    return copied(value)
+    return walked(value)
 
 
 def tensor_bytes(value: Any) -> int:

@@ -38,6 +38,8 @@ class StateContent:
     settings: Mapping[str, Any] = field(default_factory=dict)
     machine: Mapping[str, str] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
+    is_copy: bool = False
+    """Whether the tensors are its own, so that training does not change them."""
 
     @property
     def num_bytes(self) -> int:
@@ -46,7 +48,13 @@ class StateContent:
 
     def copied(self) -> StateContent:
         """Return the same with tensors of its own in main memory."""
-        return replace(self, modules=on_cpu(self.modules), optimizer=on_cpu(self.optimizer))
+        return self if self.is_copy else self.copied_by(on_cpu)
+
+    def copied_by(self, copy: Callable[[Any], Any]) -> StateContent:
+        """Return the same with the copies that `copy` makes of tensors in mappings."""
+        return replace(
+            self, modules=copy(self.modules), optimizer=copy(self.optimizer), is_copy=True
+        )
 
 
 def write_state(folder: Path, content: StateContent, *, kept: bool = False) -> int:

@@ -23,6 +23,7 @@ from sdft.train.fused_backward import FusedBackward
 from sdft.train.objective import LossRecipe, add_noise, item_losses, target_of
 from sdft.train.optim import shown_rate, steps_one_by_one
 from sdft.train.out_of_memory import is_out_of_memory, memory_fault
+from sdft.train.own_parts import OwnParts
 from sdft.train.rounding import StochasticRounding
 from sdft.train.scaler import LossScaler
 from sdft.train.weighting import WeightRecipe, loss_weights
@@ -117,6 +118,7 @@ class Stepper:
     optimizer: Any
     """As `Accelerator.prepare` returned it."""
     parameters: Sequence[Parameter]
+    """Those that the optimizer changes; of weights that are spread, this process' parts."""
     max_grad_norm: float
     """0 switches clipping off."""
     synced_modules: tuple[Module, ...]
@@ -124,6 +126,8 @@ class Stepper:
     scaler: LossScaler | None = None
     """For fp16 gradients; accelerate's own scaler is off then."""
     rounding: StochasticRounding | None = None
+    own_parts: OwnParts | None = None
+    """Where the weights are spread over the processes."""
     fused: FusedBackward | None = None
     """Changes the weights in the backward pass already."""
     average: MovingAverage | None = None
@@ -254,9 +258,13 @@ class Stepper:
             return grad_norm, True
         grad_norm = None
         finite = True
+        if self.own_parts is not None:
+            self.own_parts.take_gradients()
         if self.scaler is not None:
             grad_norm, finite = self.scaler.unscale_and_clip(self.parameters, self.max_grad_norm)
             self.scaler.update(finite=finite)
+        elif self.max_grad_norm > 0 and self.own_parts is not None:
+            grad_norm = self.own_parts.clip(self.max_grad_norm)
         elif self.max_grad_norm > 0:
             grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
         looks = self.looks_first or self.accelerator.device.type == "cpu"
@@ -287,15 +295,15 @@ class Stepper:
         bad = (~torch.isfinite(loss)).float()
         if self.scaler is None and self.accelerator.scaler is None:
             if grad_norm is None:
-                norms = [torch.linalg.vector_norm(one.grad) for one in self._with_gradients()]
+                norms = [torch.linalg.vector_norm(one) for one in self._gradients()]
                 grad_norm = torch.linalg.vector_norm(torch.stack(norms)) if norms else loss
             bad = bad + (~torch.isfinite(grad_norm)).float()
         if self.accelerator.num_processes > 1:
             bad = self.accelerator.reduce(bad, reduction="sum")
         return not bool(bad)
 
-    def _with_gradients(self) -> list[Parameter]:
-        return [one for one in self.parameters if one.grad is not None]
+    def _gradients(self) -> list[Tensor]:
+        return [one.grad for one in self.parameters if one.grad is not None]
 
     def set_lr(self, factor: float) -> float:
         """Set every group to its base rate times `factor`; return the first group's rate."""

@@ -93,11 +93,13 @@ class Examiner:
         num_processes: int,
         reduce_sum: Callable[[Tensor], Tensor],
         device: torch.device,
+        in_step: bool = False,
     ) -> Tensor:
         """Return the loss of each image at each timestep; shape [N, T], float64 on the CPU.
 
         Every process measures its share; the others' places hold 0, so that the sum over all
-        processes is each value itself, to the last bit.
+        processes is each value itself, to the last bit. `in_step` lets a process with a smaller
+        share measure something once more, so that all run as many passes.
         """
         losses_NT = torch.zeros(self.num_images, len(self.timesteps), device=device)
         jobs = [
@@ -108,6 +110,8 @@ class Examiner:
         for first, portion, column in jobs[rank::num_processes]:
             batch = self._batch(portion.step, column)
             losses_NT[first : first + len(batch), column] = losses_of(batch).float()
+        if in_step and len(jobs[rank::num_processes]) < -(-len(jobs) // num_processes):
+            losses_of(self._batch(self.portions[0].step, 0))
         return reduce_sum(losses_NT).double().cpu()
 
     def _firsts(self) -> list[int]:

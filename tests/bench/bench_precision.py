@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from sdft.events import ignore
 from sdft.jobs.training.chunking import ChunkWishes
-from sdft.jobs.training.networks import Networks, TrainedPrecision, prepare_networks
+from sdft.jobs.training.networks import Networks, TrainedPrecision
+from sdft.jobs.training.preparing import prepare_networks
 from sdft.models.bundle import ModelBundle, load_bundle
 from sdft.models.text import encode_chunks
 from sdft.models.toy import save_toy_model

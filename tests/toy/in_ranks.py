@@ -175,3 +175,8 @@ def weights(folder: Path) -> dict[str, Any]:
     """Return the U-Net that a run saved."""
     saved = folder / "out" / "toy" / "unet" / "diffusion_pytorch_model.safetensors"
     return load_file(saved)
+
+
+def relative(one: np.ndarray, other: np.ndarray) -> float:
+    """Return how far apart two gradients are, as a share of the first."""
+    return float(np.linalg.norm(one - other) / np.linalg.norm(one))

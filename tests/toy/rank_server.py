@@ -7,7 +7,8 @@ A program of its own: one JSON object a line comes in, one goes out. In: `argv`,
     kill                     which rank dies by SIGKILL, and when
     breaks                   which rank's losses become no numbers, and in which micro-batch
     ends_all                 where one fails, the others get SIGTERM, as from torchrun
-    gradients                a file for what process 0 has before each update
+    gradients                a file for the gradient that each update is made of
+    parts                    files for what each process holds of the weights
     limit_s                  how long they may take
     shapes, encodings        files for what each process trains on, and encodes
 
@@ -145,18 +146,60 @@ def count_encodings(file: str) -> None:
     VaeEncoder.submit = counted
 
 
-def record_gradients(file: str) -> None:
-    """Keep the gradient that each update is made of, as one flat array a step."""
+def record_gradients(file: str, rank: int) -> None:
+    """Keep the gradient that each update is made of, as one flat array a step.
+
+    All processes come here: where weights are spread over them, each has a part.
+    """
     import numpy as np
 
+    from sdft.models.sharding import whole
     from sdft.train.step import Stepper
 
     apply, steps = Stepper._apply, []
 
     def recorded(self: Any, loss: Any) -> Any:
-        steps.append(np.concatenate([one.grad.flatten().numpy().copy() for one in self.parameters]))
-        np.save(file, np.stack(steps))
+        weights = [one for module in self.synced_modules for one in module.parameters()]
+        gradients = [one.grad for one in weights if one.grad is not None]
+        steps.append(np.concatenate([whole(one).flatten().numpy().copy() for one in gradients]))
+        if rank == 0:
+            np.save(file, np.stack(steps))
         return apply(self, loss)
+
+    Stepper._apply = recorded
+
+
+def record_parts(file: str) -> None:
+    """Write down, when a run is built, what this process holds of the weights and their state."""
+    import torch.distributed as dist
+    from torch.distributed.tensor import DTensor
+
+    from sdft.models.sharding import local_part
+    from sdft.train.step import Stepper
+
+    apply = Stepper._apply
+
+    def recorded(self: Any, loss: Any) -> Any:
+        answer = apply(self, loss)
+        states = [
+            value
+            for values in self.optimizer.state.values()
+            for value in values.values()
+            if value is not None and value.dim() > 0
+        ]
+        weights = [one for module in self.synced_modules for one in module.parameters()]
+        found = {
+            "processes": dist.get_world_size() if dist.is_initialized() else 1,
+            "spread": sum(isinstance(one, DTensor) for one in weights),
+            "weights": len(weights),
+            "own_values": sum(local_part(one).numel() for one in weights),
+            "values": sum(one.numel() for one in weights),
+            "state_values": sum(one.numel() for one in states),
+            "networks": [type(one).__name__ for one in self.synced_modules],
+        }
+        with open(file, "w", encoding="ascii") as record:
+            json.dump(found, record)
+        return answer
 
     Stepper._apply = recorded
 
@@ -194,8 +237,10 @@ def child(order: dict[str, Any], rank: int, port: int) -> int:
     breaks = order.get("breaks") or {}
     if breaks.get("rank") == rank:
         break_losses(breaks["backward"])
-    if rank == 0 and "gradients" in order:
-        record_gradients(order["gradients"])
+    if "gradients" in order:
+        record_gradients(order["gradients"], rank)
+    if "parts" in order:
+        record_parts(f"{order['parts']}.{rank}")
     if "shapes" in order:
         record_shapes(f"{order['shapes']}.{rank}")
     if "encodings" in order:

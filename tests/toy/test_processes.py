@@ -17,7 +17,7 @@ import torch
 
 import sdft
 from sdft.models.toy import save_toy_model
-from tests.toy.in_ranks import Ground, draw_images, events, losses, steps, weights
+from tests.toy.in_ranks import Ground, draw_images, events, losses, relative, steps, weights
 
 GRADIENTS_DIFFER_BY = 1e-5
 WEIGHTS_DIFFER_BY = 1e-4
@@ -49,10 +49,6 @@ def shapes(ground):
         )
         ran.require(*[0] * ranks)
     return folders
-
-
-def relative(one, other):
-    return float(np.linalg.norm(one - other) / np.linalg.norm(one))
 
 
 @pytest.mark.parametrize("name", ["2x2", "4x1", "1x1, 4 added up"])

@@ -70,12 +70,13 @@ def memory_question(
 ) -> MemoryQuestion | None:
     """Return the question for batches of one bucket.
 
-    None where the formulas do not know: a hypernetwork, or an optimizer of somebody else's.
+    None where the formulas do not know: a hypernetwork, an optimizer of somebody else's, weights
+    that are spread over several processes.
 
     Raises: ConfigError for a pattern of weights that fits nothing.
     """
     optimizer = optimizer_needs(settings, use)
-    if optimizer is None or settings.hypernetwork:
+    if optimizer is None or settings.hypernetwork or settings.fsdp:
         return None
     sizes = model.sizes
     chunks = settings.max_token_length // TOKENS_A_CHUNK

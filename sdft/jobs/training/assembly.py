@@ -43,6 +43,7 @@ from sdft.jobs.training.safekeeping import (
     restore,
     run_facts,
 )
+from sdft.jobs.training.sharding import settle_sharding
 from sdft.jobs.training.starting import first_place
 from sdft.jobs.training.step_size import effective_batch
 from sdft.jobs.training.team import ONLY_ONE, Team
@@ -101,6 +102,7 @@ def prepare_run(
         tf32=settings.tf32,
         emit=emit,
         ddp=ddp_wishes(settings),
+        spreads_weights=settings.fsdp,
     )
     bundle = team.in_turn(lambda: load_model(settings))
     images = _images(config, dataset, bundle, accelerator, run=run, emit=emit, team=team)
@@ -137,7 +139,7 @@ def prepare_run(
         events_bytes=events_bytes,
         emit=emit,
         outputs=outputs or Outputs(),
-        writes=team.is_main,
+        team=team,
     )
     networks.wait_for_copies.append(keeper.writer.wait_for_copies)
     if team.is_main:
@@ -198,11 +200,17 @@ def _settle(
     """Return the settings with all that was left open, the indexed images, and the bytes of the
     device that each bucket is planned to take; none on a CPU."""
     unseeded = config
-    config = team.from_main(lambda: with_seed(unseeded, state, emit))
+    config = team.from_main(
+        lambda: settle_sharding(with_seed(unseeded, state, emit), team.size, emit)
+    )
     require_seen(config, team)
     dataset = team.from_main(lambda: plan_dataset(config, emit=emit))
     planned_bytes: Mapping[tuple[int, int], int] = {}
-    if config.training.device != "cpu" and torch.cuda.is_available():
+    on_gpu = config.training.device != "cpu" and torch.cuda.is_available()
+    if on_gpu and config.training.fsdp:
+        message = "with fsdp the memory of a step is not foreseen, so nothing is chosen to fit"
+        emit(Notice(severity="info", topic="memory", message=message))
+    elif on_gpu:
         unfitted = config
         # All use the same settings, even where their cards differ.
         config, planned_bytes = team.from_main(

@@ -25,7 +25,8 @@ from sdft.formats.tensor_file import SAFETENSORS
 from sdft.jobs.training.device_use import DeviceUse, use_device
 from sdft.jobs.training.groups import groups_of, one_rate
 from sdft.jobs.training.machine import weight_dtype
-from sdft.jobs.training.networks import Networks, make_average, make_optimizer, text_reader
+from sdft.jobs.training.networks import Networks, text_reader
+from sdft.jobs.training.preparing import make_average, make_optimizer
 from sdft.jobs.training.saving import ModelWriter, chosen_form, metadata_of
 from sdft.jobs.training.wishes import average_wishes, chunk_wishes, trained_precision
 from sdft.models.bundle import ModelBundle

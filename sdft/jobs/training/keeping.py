@@ -18,6 +18,7 @@ from sdft.events import CheckpointSaved, Emit, EventLine, FileRemoved, Notice, S
 from sdft.files import flush_folder, remove
 from sdft.jobs.training.outputs import Outputs
 from sdft.jobs.training.saving import CheckpointWriter
+from sdft.jobs.training.team import Team
 from sdft.train.background import BackgroundWriter, SaveJob
 from sdft.train.checkpoint import SaveRules, epoch_stem, file_name, step_stem
 from sdft.train.meter import Meter
@@ -54,9 +55,11 @@ class StateSource:
     machine: Mapping[str, str] = field(default_factory=dict)
     extras: Callable[[], Mapping[str, Any]] = _nothing
     """Plain values that other parts of the run want back after a resume."""
+    gather: Callable[[Any], Any] | None = None
+    """Makes whole copies of tensors that are spread over the processes; all have to call it."""
 
     def content(self, progress: Progress) -> StateContent:
-        return StateContent(
+        content = StateContent(
             modules=self.modules(),
             optimizer=self.optimizer(),
             progress=progress,
@@ -66,6 +69,7 @@ class StateSource:
             machine=self.machine,
             extras=self.extras(),
         )
+        return content if self.gather is None else content.copied_by(self.gather)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,13 +110,15 @@ class Keeper:
     """Besides the rules by steps and epochs; 0 switches it off."""
     states_with_checkpoints: bool = False
     writes: bool = True
-    """Of several processes one writes; in the others nothing here does anything."""
+    """Of several processes one writes; in the others nothing here does anything, but for `team`."""
+    team: Team | None = None
+    """The processes over which the weights are spread: each gives its part to every save."""
     _last_state_s: float = field(default_factory=time.monotonic)
     _last_checkpoint_s: float = field(default_factory=time.monotonic)
 
     def after_step(self, meter: Meter) -> None:
         """Save what is due after an update."""
-        if not self.writes:
+        if not self._takes_part:
             return
         step = meter.step
         saves_checkpoint = self.checkpoints.after_step(step, self.total_steps)
@@ -123,6 +129,9 @@ class Keeper:
         # Among steps that are left out the weights stand still, and the older state may be wanted.
         rolls = not meter.bad_steps_in_row and self.rolling.due(
             step, time.monotonic() - self._last_state_s
+        )
+        saves_checkpoint, saves_state, rolls = self._as_main_does(
+            saves_checkpoint, saves_state, rolls
         )
         if not (saves_checkpoint or saves_state or rolls):
             return
@@ -135,8 +144,22 @@ class Keeper:
             jobs += self._state(meter.progress, kept=saves_state, said=said)
         if saves_state:
             jobs += self._step_state_dropped(step)
-        self.writer.submit(jobs)
+        self._submit(jobs)
         meter.restart_clock()
+
+    @property
+    def _takes_part(self) -> bool:
+        return self.writes or self.team is not None
+
+    def _as_main_does(self, *due: bool) -> list[bool]:
+        """Return what the process that writes finds due; clocks differ."""
+        if self.team is None:
+            return list(due)
+        return [bool(one) for one in self.team.maxima([one and self.writes for one in due])]
+
+    def _submit(self, jobs: list[SaveJob]) -> None:
+        if self.writes:
+            self.writer.submit(jobs)
 
     def _checkpoint_time_is_up(self, step: int) -> bool:
         """Tell whether a checkpoint is due by the clock; never at the last step."""
@@ -145,7 +168,7 @@ class Keeper:
 
     def after_epoch(self, meter: Meter) -> None:
         """Save what is due after an epoch; `meter` already counts the next one."""
-        if not self.writes:
+        if not self._takes_part:
             return
         epoch = meter.progress.epoch - 1
         jobs = self._begin()
@@ -157,7 +180,7 @@ class Keeper:
             jobs += self._state(meter.progress, kept=True, said=said)
             jobs += self._epoch_state_dropped(epoch)
         if jobs:
-            self.writer.submit(jobs)
+            self._submit(jobs)
             meter.restart_clock()
 
     def catch_up(self, progress: Progress) -> None:
@@ -180,15 +203,15 @@ class Keeper:
 
     def save_checkpoint(self, stem: str, progress: Progress) -> Path:
         """Write a checkpoint under the file name that its form asks for, and wait for it."""
-        if self.writes:
-            self.writer.submit(self._checkpoint(stem, progress))
+        if self._takes_part:
+            self._submit(self._checkpoint(stem, progress))
             self.writer.wait()
         return self.outputs.shown(self.output_dir / file_name(stem, self.form))
 
     def replace_checkpoint(self, stem: str, progress: Progress) -> None:
         """Write a checkpoint in the background; an older one of that name is there until then."""
-        if self.writes:
-            self.writer.submit(self._checkpoint(stem, progress))
+        if self._takes_part:
+            self._submit(self._checkpoint(stem, progress))
 
     def save_rolling_state(self, progress: Progress) -> Path:
         """Write a state, then remove the rolling one before it; wait for both."""
@@ -196,9 +219,9 @@ class Keeper:
 
     def save_state(self, progress: Progress, *, kept: bool = True) -> Path:
         """Write a state and wait for it; a `kept` one is not removed by a rolling one."""
-        if self.writes:
+        if self._takes_part:
             self.writer.wait()
-            self.writer.submit(self._state(progress, kept=kept, said=[]))
+            self._submit(self._state(progress, kept=kept, said=[]))
             self.writer.wait()
         return self.states / state_name(progress.step)
 
@@ -260,13 +283,9 @@ class Keeper:
         """
         self._last_state_s = time.monotonic()
         folder = self.states / state_name(progress.step)
-        if folder.exists():
-            problem = damage(folder)
-            if not problem:
-                return [self._job(lambda: self._keep(folder))] if kept else []
-            message = f"{folder}: {problem}; replaced"
-            self.emit(Notice(severity="warning", topic="state", message=message))
-            remove(folder)
+        [is_there] = self._as_main_does(self.writes and self._is_whole(folder))
+        if is_there:
+            return [self._job(lambda: self._keep(folder))] if kept else []
 
         def write(content: StateContent) -> None:
             started_s = time.monotonic()
@@ -296,11 +315,22 @@ class Keeper:
             SaveJob(
                 name=folder.name,
                 content=content,
-                num_bytes=content.num_bytes,
+                num_bytes=0 if content.is_copy else content.num_bytes,
                 copied=lambda live: live.copied(),
                 write=write,
             )
         ]
+
+    def _is_whole(self, folder: Path) -> bool:
+        """Tell whether a state is there; a damaged one is said and removed."""
+        if not folder.exists():
+            return False
+        problem = damage(folder)
+        if problem:
+            message = f"{folder}: {problem}; replaced"
+            self.emit(Notice(severity="warning", topic="state", message=message))
+            remove(folder)
+        return not problem
 
     def _step_checkpoint_dropped(self, step: int) -> list[SaveJob]:
         return self._checkpoint_dropped(step_stem, self.checkpoints.step_to_remove(step))

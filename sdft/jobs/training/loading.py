@@ -9,12 +9,14 @@ from sdft.events import Emit
 from sdft.jobs.training.device_use import DeviceUse
 from sdft.jobs.training.hypernetworks import hypernetwork_of
 from sdft.jobs.training.machine import weight_dtype
-from sdft.jobs.training.networks import Networks, prepare_networks
+from sdft.jobs.training.networks import Networks
+from sdft.jobs.training.preparing import prepare_networks
 from sdft.jobs.training.wishes import (
     apply_attention,
     average_wishes,
     chunk_wishes,
     rate_wishes,
+    shard_wishes,
     trained_precision,
 )
 from sdft.models.bundle import ModelBundle, load_bundle
@@ -65,5 +67,6 @@ def networks_of(
         average=average_wishes(settings),
         chunks=chunk_wishes(settings),
         use=use,
+        shards=shard_wishes(settings),
         seed=settings.seed or 0,
     )

@@ -49,17 +49,23 @@ def build_accelerator(
     own_scaler: bool = False,
     tf32: bool | None = None,
     ddp: DdpWishes | None = None,
+    spreads_weights: bool = False,
 ) -> Accelerator:
     """Return accelerate's engine for this process.
 
-    `own_scaler` says that the loss is scaled elsewhere, so accelerate must not do it too.
+    `own_scaler` says that the loss is scaled elsewhere, so accelerate must not do it too, and
+    `spreads_weights` that no process holds all weights.
 
     Raises: EnvironmentFault where the device that was asked for cannot be used, or where an
         NVIDIA card is there and torch has been built without it.
     """
     import torch
     from accelerate import Accelerator
-    from accelerate.utils import DistributedDataParallelKwargs, GradScalerKwargs
+    from accelerate.utils import (
+        AutocastKwargs,
+        DistributedDataParallelKwargs,
+        GradScalerKwargs,
+    )
 
     problem = device_problem(device)
     if problem is not None:
@@ -82,6 +88,9 @@ def build_accelerator(
                 gradient_as_bucket_view=ddp.gradient_as_bucket_view, static_graph=ddp.static_graph
             )
         )
+    if spreads_weights:
+        # Autocast would keep a half copy of every weight until the end of the forward pass.
+        handlers.append(AutocastKwargs(cache_enabled=False))
     accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=handlers)
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:

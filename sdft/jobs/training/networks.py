@@ -1,13 +1,15 @@
-"""Prepares the networks of a run: what is trained, with which optimizer, on which device.
+"""The live networks of a run: what is trained, what is saved, what draws and measures.
 
-In: a loaded bundle and the accelerator. Out: Networks.
+In: networks that `preparing` has made. Out: their weights and the optimizer's state for files, and
+back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,19 +17,18 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.nn import Module, Parameter
 
-from sdft.events import Emit
-from sdft.jobs.training.chunking import ChunkWishes, chunked_optimizer, fused_backward
-from sdft.jobs.training.device_use import DeviceUse, use_device
-from sdft.jobs.training.groups import named_weights, parameter_groups
+from sdft.jobs.training.sharding import gathered
 from sdft.models.bundle import ModelBundle
 from sdft.models.compiling import uncompiled
+from sdft.models.digest import weights_fingerprint
 from sdft.models.hypernetwork import Hypernetwork, RandomPasses
+from sdft.models.sharding import reshard, spread_all
 from sdft.models.text import encode_chunks, state_for, text_state_dict
 from sdft.models.text_weights import weighted_contexts
 from sdft.train.ema import MovingAverage, kept_aside
 from sdft.train.fused_backward import FusedBackward
-from sdft.train.optim import build_optimizer, is_schedule_free, lay_out_states
-from sdft.train.parts import RateWishes
+from sdft.train.optim import is_schedule_free, lay_out_states
+from sdft.train.own_parts import OwnParts
 from sdft.train.rounding import StochasticRounding
 from sdft.train.scaler import LossScaler
 from sdft.train.step import EncodeText
@@ -76,6 +77,10 @@ class Networks:
     """What is trained, where the U-Net and the text encoder stay as they are."""
     random_passes: RandomPasses | None = None
     """Of a hypernetwork with dropout."""
+    own_parts: OwnParts | None = None
+    """Where the weights are spread over the processes."""
+    spread_from: str | None = None
+    """Fingerprint of the first weights, where they have been spread over the processes since."""
     wait_for_copies: list[Callable[[], None]] = field(default_factory=list)
     """Called before anything changes the weights: copies of them may still be under way."""
 
@@ -119,10 +124,24 @@ class Networks:
             weights["ema"] = self.average.tensors()
         return weights
 
-    def first_weights(self) -> dict[str, Tensor]:
-        """Return what a run begins with, by which it is known again; nothing is trained yet."""
+    @property
+    def gather(self) -> Callable[[Any], Any] | None:
+        """What makes whole copies of spread tensors in main memory; all processes have to call it.
+
+        None where each process holds everything.
+        """
+        if self.spread_from is None:
+            return None
+        return partial(gathered, keep=self.accelerator.is_main_process)
+
+    def fingerprint(self) -> str:
+        """Return what a run is known by again: its first weights. Nothing may be trained yet."""
+        if self.spread_from is not None:
+            return self.spread_from
         first: dict[str, Tensor] = self.plain_unet.state_dict()
-        return first | (self.hypernetwork.state_dict() if self.hypernetwork else {})
+        return weights_fingerprint(
+            first | (self.hypernetwork.state_dict() if self.hypernetwork else {})
+        )
 
     @property
     def saves_other_weights(self) -> bool:
@@ -157,12 +176,16 @@ class Networks:
     def drawing(self) -> Iterator[None]:
         """Be ready to draw and to measure: the weights for it, a text encoder, nothing compiled."""
         parked = next(self.plain_text_encoder.parameters()).device
-        self.plain_text_encoder.to(self.accelerator.device)
+        if not self.trains_text:
+            self.plain_text_encoder.to(self.accelerator.device)
         try:
             with uncompiled(), self.evaluation_weights():
                 yield
         finally:
-            self.plain_text_encoder.to(parked)
+            if not self.trains_text:
+                self.plain_text_encoder.to(parked)
+            for network in self.modules().values():
+                reshard(network)
 
     def park_text_encoder(self) -> None:
         """Keep the text encoder in main memory while nothing reads words."""
@@ -176,9 +199,7 @@ class Networks:
     def load_weights(self, stem: str, weights: Mapping[str, Tensor]) -> None:
         """Put weights of a state back; every one has to be there."""
         if stem == "text_encoder":
-            self.plain_text_encoder.load_state_dict(
-                state_for(self.plain_text_encoder, dict(weights))
-            )
+            _load(self.plain_text_encoder, state_for(self.plain_text_encoder, dict(weights)))
         elif stem == "ema":
             assert self.average is not None
             self.average.load(weights)
@@ -187,11 +208,12 @@ class Networks:
             self.hypernetwork.load_state_dict(weights)
         else:
             assert stem == "unet", stem
-            self.plain_unet.load_state_dict(weights)
+            _load(self.plain_unet, weights)
 
     def optimizer_state(self) -> dict[str, Any]:
         """Return the optimizer's state and what else its steps depend on."""
-        state = {"optimizer": self.optimizer.state_dict()}
+        values = self.optimizer.state_dict()
+        state = {"optimizer": self.own_parts.joined_state(values) if self.own_parts else values}
         if self.scaler is not None:
             state["own_scaler"] = self.scaler.state_dict()
         if self.rounding is not None:
@@ -203,7 +225,10 @@ class Networks:
         return state
 
     def load_optimizer_state(self, state: Mapping[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        values = state["optimizer"]
+        if self.own_parts is not None:
+            values = self.own_parts.own_state(values)
+        self.optimizer.load_state_dict(values)
         if self.rounding is None:
             lay_out_states(self.plain_optimizer)
         else:
@@ -218,136 +243,8 @@ class Networks:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
 
-_NO_WISHES = RateWishes()
-_FLOAT32 = TrainedPrecision()
-_NO_CHUNKS = ChunkWishes()
-_PLAIN_USE = DeviceUse()
-
-
-def prepare_networks(
-    bundle: ModelBundle,
-    accelerator: Accelerator,
-    *,
-    train_text_encoder: bool,
-    learning_rate: float,
-    learning_rate_te: float | None,
-    optimizer_type: str,
-    optimizer_arguments: Mapping[str, Any],
-    clip_skip: int | None,
-    frozen_dtype: torch.dtype,
-    emit: Emit,
-    wishes: RateWishes = _NO_WISHES,
-    precision: TrainedPrecision = _FLOAT32,
-    average: AverageWishes | None = None,
-    chunks: ChunkWishes = _NO_CHUNKS,
-    use: DeviceUse = _PLAIN_USE,
-    seed: int = 0,
-) -> Networks:
-    """Put the U-Net and the text encoder on the device and give them an optimizer.
-
-    A network that is trained, frozen parts of it included, gets the dtype that `precision` asks
-    for; one that is not becomes `frozen_dtype`. `seed` is that of stochastic rounding.
-
-    Raises: what `parameter_groups` and `build_optimizer` raise.
-    """
-    unet = bundle.unet.train().requires_grad_(True)
-    text_encoder = bundle.text_encoder.requires_grad_(train_text_encoder)
-    # Before the optimizer is made: its state follows device and dtype of the weights.
-    text_dtype = precision.weights if train_text_encoder else frozen_dtype
-    text_encoder.train(train_text_encoder)
-    for module, dtype in ((unet, precision.weights), (text_encoder, text_dtype)):
-        # diffusers' own `to` warns of every change of dtype.
-        Module.to(module, accelerator.device, dtype)
-    groups = parameter_groups(
-        unet,
-        text_encoder if train_text_encoder else None,
-        learning_rate=learning_rate,
-        learning_rate_te=learning_rate_te,
-        wishes=wishes,
-        clip_skip=clip_skip,
-        optimizer_type=optimizer_type,
-        emit=emit,
-    )
-    parameters = tuple(weight for group in groups for weight in group["params"])
-    use_device(unet, text_encoder if train_text_encoder else None, use)
-    optimizer, rounding, fused = make_optimizer(
-        optimizer_type,
-        groups,
-        parameters,
-        lr=learning_rate,
-        arguments=optimizer_arguments,
-        stochastic_rounding=precision.stochastic_rounding,
-        chunks=chunks,
-        seed=seed,
-        emit=emit,
-    )
-    trained: Sequence[Module] = (unet, text_encoder) if train_text_encoder else (unet,)
-    # One in chunks is no optimizer of torch's, and passes through as it is.
-    *prepared, optimizer = accelerator.prepare(*trained, optimizer)
-    live_text_encoder = prepared[1] if train_text_encoder else text_encoder
-    return Networks(
-        bundle=bundle,
-        accelerator=accelerator,
-        unet=prepared[0],
-        text_encoder=live_text_encoder,
-        trains_text=train_text_encoder,
-        optimizer=optimizer,
-        parameters=parameters,
-        encode_text=text_reader(
-            bundle, live_text_encoder, clip_skip=clip_skip, trains=train_text_encoder
-        ),
-        precision=precision,
-        scaler=LossScaler() if precision.scales_loss else None,
-        rounding=rounding,
-        fused=fused,
-        average=make_average(
-            average,
-            named_weights(unet, text_encoder if train_text_encoder else None),
-            accelerator,
-        ),
-    )
-
-
-def make_optimizer(
-    name: str,
-    groups: list[dict[str, Any]],
-    parameters: Sequence[Parameter],
-    *,
-    lr: float,
-    arguments: Mapping[str, Any],
-    stochastic_rounding: bool,
-    chunks: ChunkWishes,
-    seed: int,
-    emit: Emit,
-) -> tuple[Any, StochasticRounding | None, FusedBackward | None]:
-    """Return the optimizer, and what rounds its updates or steps it in the backward pass."""
-    if chunks.any:
-        chunked = chunked_optimizer(
-            name,
-            groups,
-            lr=lr,
-            arguments=arguments,
-            wishes=chunks,
-            rounding_seed=seed if stochastic_rounding else None,
-            emit=emit,
-        )
-        return chunked, None, fused_backward(chunked, chunks, emit)
-    rounding = None
-    if stochastic_rounding:
-        rounding = StochasticRounding(parameters, seed=seed)
-        groups = rounding.groups(groups)
-    return build_optimizer(name, groups, lr=lr, arguments=arguments, emit=emit), rounding, None
-
-
-def make_average(
-    wishes: AverageWishes | None, named: Mapping[str, Parameter], accelerator: Accelerator
-) -> MovingAverage | None:
-    """Return what averages those of the named weights that are trained, if it was asked for."""
-    if wishes is None:
-        return None
-    trained = {name: weight for name, weight in named.items() if weight.requires_grad}
-    device = torch.device("cpu") if wishes.on_cpu else accelerator.device
-    return MovingAverage(trained, decay=wishes.decay, device=device)
+def _load(network: Module, weights: Mapping[str, Tensor]) -> None:
+    network.load_state_dict(spread_all(network.state_dict(), weights))
 
 
 def text_reader(

@@ -25,7 +25,6 @@ from sdft.jobs.training.outputs import Outputs
 from sdft.jobs.training.resuming import RunFacts
 from sdft.jobs.training.starting import machine_facts
 from sdft.jobs.training.team import ONLY_ONE, Team
-from sdft.models.digest import weights_fingerprint
 from sdft.rundir import RunDir
 from sdft.train.background import BackgroundWriter
 from sdft.train.loop import RunPlan
@@ -58,12 +57,14 @@ def run_facts(config: Config, data: TrainingData, networks: Networks, plan: RunP
                 "settings": config_digest(any_length),
                 "seed": str(config.training.seed),
                 "dataset": data.digest,
-                "model": weights_fingerprint(networks.first_weights()),
+                "model": networks.fingerprint(),
                 "effective_batch": ",".join(map(str, plan.effective_batch)),
             }
         ),
         settings=named_values(any_length),
-        machine=machine_facts(networks.accelerator.device, plan.num_processes),
+        machine=machine_facts(
+            networks.accelerator.device, plan.num_processes, is_spread=config.training.fsdp
+        ),
     )
 
 
@@ -109,7 +110,7 @@ def build_keeper(
     events_bytes: Callable[[], int],
     emit: Emit,
     outputs: Outputs,
-    writes: bool = True,
+    team: Team = ONLY_ONE,
 ) -> Keeper:
     """Return what saves the run; of several processes one writes."""
     settings = config.training
@@ -138,13 +139,15 @@ def build_keeper(
             events_bytes=events_bytes,
             settings=facts.settings,
             machine=facts.machine,
+            gather=networks.gather,
         ),
         writer=BackgroundWriter(emit=emit),
         emit=emit,
         outputs=outputs,
         checkpoint_every_s=60.0 * (settings.save_every_n_minutes or 0.0),
         states_with_checkpoints=settings.save_state,
-        writes=writes,
+        writes=team.is_main,
+        team=None if networks.gather is None else team,
     )
 
 

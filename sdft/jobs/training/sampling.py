@@ -85,6 +85,8 @@ class Sampling:
     emit: Emit
     weights: Callable[[], AbstractContextManager[None]] = nullcontext
     """While its context is open, the networks hold the weights to draw with."""
+    in_step: bool = False
+    """Whether every process draws every picture, because the weights are spread over all."""
     _last_s: float = field(default_factory=time.monotonic)
 
     def at_first(self, meter: Meter) -> None:
@@ -120,6 +122,9 @@ class Sampling:
         try:
             drawn = self._draw()
         except torch.OutOfMemoryError:
+            if self.in_step:
+                # The others wait for this process in the middle of a picture.
+                raise
             torch.cuda.empty_cache()
         # Files are the main process' business alone: another machine may not see the folder.
         parts = gather_object([drawn]) if self._num_processes > 1 else [drawn]
@@ -138,14 +143,17 @@ class Sampling:
         return len(self.requests)
 
     def _draw(self) -> list[_Drawn]:
-        """Draw this process' share of the prompts."""
+        """Draw this process' share of the prompts; return what it is to hand in."""
         share = range(self.accelerator.process_index, len(self.requests), self._num_processes)
+        if self.in_step:
+            share = range(len(self.requests))
         with resting(*self.modules), self.weights():
             drawn = self.drawer.draw_all([self.requests[number] for number in share])
-            return [
+            found = [
                 _Drawn(number, bool(torch.isfinite(latents_1CHW).all()), rgb_HWC)
                 for number, (latents_1CHW, rgb_HWC) in zip(share, drawn, strict=True)
             ]
+        return [] if self.in_step and not self.accelerator.is_main_process else found
 
     def _save(self, drawn: _Drawn, progress: Progress, epoch_done: int | None) -> None:
         number = drawn.number

@@ -6,7 +6,7 @@ In: live networks and the settings of saving. Out: a file or folder in the form 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -68,8 +68,12 @@ class ModelContent:
     def copied(self) -> ModelContent:
         if self.is_copy:
             return self
+        return self.copied_by(on_cpu)
+
+    def copied_by(self, copy: Callable[[Any], Any]) -> ModelContent:
+        """Return the same with the copies that `copy` makes of tensors in mappings."""
         return ModelContent(
-            unet=on_cpu(self.unet), text_encoder=on_cpu(self.text_encoder), is_copy=True
+            unet=copy(self.unet), text_encoder=copy(self.text_encoder), is_copy=True
         )
 
 
@@ -87,17 +91,17 @@ class ModelWriter:
         """Return the networks as they are now; a model says nothing of the progress.
 
         A moving average, or what a schedule-free optimizer keeps, is what is saved; it stands in
-        the networks for a moment only and is copied at once.
+        the networks for a moment only and is copied at once. So is what is spread over processes.
         """
         networks = self.networks
         live = ModelContent(
             unet=networks.plain_unet.state_dict(),
             text_encoder=text_state_dict(networks.plain_text_encoder),
         )
-        if not networks.saves_other_weights:
+        if networks.gather is None and not networks.saves_other_weights:
             return live
         with networks.evaluation_weights():
-            return live.copied()
+            return live.copied_by(networks.gather or on_cpu)
 
     def __call__(self, path: Path, content: ModelContent) -> int:
         """Write to `path`; return the size in bytes.

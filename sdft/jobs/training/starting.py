@@ -56,12 +56,14 @@ def first_place(settings: TrainingSettings, plan: RunPlan, emit: Emit) -> Progre
     return Progress(step=step, epoch=epoch, steps_into_epoch=step - before)
 
 
-def machine_facts(device: torch.device, num_processes: int) -> dict[str, str]:
+def machine_facts(
+    device: torch.device, num_processes: int, *, is_spread: bool = False
+) -> dict[str, str]:
     """Return what the last bits of a result depend on besides the settings."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     facts = {"device": f"{device.type} {name}", "sdft": __version__}
     # The order in which gradients are added up.
-    facts["processes"] = str(num_processes)
+    facts["processes"] = f"{num_processes} with fsdp" if is_spread else str(num_processes)
     if device.type == "cpu":
         facts["threads"] = str(torch.get_num_threads())
     for library in _LIBRARIES:

@@ -50,7 +50,9 @@ def build_actions(
         changed = scaled_rates(networks.plain_optimizer, rate)
         return f"the learning rate was {changed['old']:g} and is {rate:g} before its schedule"
 
-    mover = _Mover(networks) if networks.accelerator.device.type == "cuda" else None
+    # Spread weights belong to what brings them together, which does not see them move.
+    can_move = networks.accelerator.device.type == "cuda" and networks.gather is None
+    mover = _Mover(networks) if can_move else None
     return Actions(
         save=save,
         sample=sample,

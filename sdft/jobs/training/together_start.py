@@ -63,10 +63,11 @@ def _require_no_sharding(environment: Mapping[str, str]) -> None:
     for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
         if environment.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
             raise UserError(
-                what=f"accelerate's config asks for {name}, and weights that are spread over"
-                " several GPUs are not supported",
+                what=f"accelerate's config asks for {name}, and here weights are spread over"
+                " several GPUs by a setting of sdft's own",
                 where=f"ACCELERATE_USE_{name}",
-                fix="choose multi-GPU without it in `accelerate config`, or use --num_processes",
+                fix="choose multi-GPU without it in `accelerate config`, or use --num_processes,"
+                " and add --fsdp",
             )
 
 

@@ -73,6 +73,8 @@ class Validating:
     save_best: Callable[[Meter], None]
     accelerator: Accelerator
     emit: Emit
+    in_step: bool = False
+    """Whether the processes have to run the same number of passes: weights are spread over them."""
     history: list[Measurement] = field(default_factory=list)
 
     def at_first(self, meter: Meter) -> None:
@@ -130,6 +132,7 @@ class Validating:
             self.losses_of,
             rank=self.accelerator.process_index,
             num_processes=self.accelerator.num_processes,
+            in_step=self.in_step,
             reduce_sum=lambda losses: self.accelerator.reduce(losses, reduction="sum"),
             device=self.accelerator.device,
         )
@@ -145,8 +148,19 @@ class Validating:
         before = list(self.history)
         self.history.append(measured)
         is_best = best(self.history) is measured
-        if not self.accelerator.is_main_process:
-            return
+        if self.accelerator.is_main_process:
+            self._record(measured, before, is_best=is_best, duration_s=duration_s)
+        if is_best and self.rules.keep_best:
+            self.save_best(meter)
+
+    def _record(
+        self,
+        measured: Measurement,
+        before: Sequence[Measurement],
+        *,
+        is_best: bool,
+        duration_s: float,
+    ) -> None:
         write_json(
             self.record,
             {"identity": self.identity, "measurements": [asdict(one) for one in self.history]},
@@ -155,8 +169,6 @@ class Validating:
         self.emit(_event(measured, self.held_out.timesteps, is_best, duration_s))
         if has_parted(self.history) and not has_parted(before):
             self.emit(_gap_notice(self.history))
-        if is_best and self.rules.keep_best:
-            self.save_best(meter)
 
     def _say(self, event: StageStarted | StageFinished) -> None:
         if self.accelerator.is_main_process:

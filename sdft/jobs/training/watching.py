@@ -158,6 +158,7 @@ class _Builder:
             accelerator=self.networks.accelerator,
             emit=self.emit,
             weights=self.networks.drawing,
+            in_step=self.networks.gather is not None,
         )
 
     def validating(self, held_out: HeldOut) -> Validating | None:
@@ -182,6 +183,7 @@ class _Builder:
             save_best=self._save_best,
             accelerator=self.networks.accelerator,
             emit=self.emit,
+            in_step=self.networks.gather is not None,
         )
 
     def _examiner(self, data: TrainingData, seed: int) -> Examiner:

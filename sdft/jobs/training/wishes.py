@@ -9,6 +9,7 @@ from sdft.config.training import TrainingSettings
 from sdft.events import Emit, Notice, SettingChosen
 from sdft.jobs.training.chunking import ChunkWishes
 from sdft.jobs.training.networks import AverageWishes, TrainedPrecision
+from sdft.jobs.training.sharding import ShardWishes
 from sdft.models.attention import choose_attention, set_attention
 from sdft.models.bundle import ModelBundle
 from sdft.train.parts import RateWishes
@@ -38,6 +39,13 @@ def chunk_wishes(settings: TrainingSettings) -> ChunkWishes:
         states_on_cpu=settings.optimizer_states_on_cpu,
         max_grad_norm=settings.max_grad_norm,
     )
+
+
+def shard_wishes(settings: TrainingSettings) -> ShardWishes | None:
+    """Return how weights are spread over the processes, or None where each holds all."""
+    if not settings.fsdp:
+        return None
+    return ShardWishes(reshard_after_forward=settings.fsdp_reshard_after_forward)
 
 
 def scales_loss(settings: TrainingSettings) -> bool:

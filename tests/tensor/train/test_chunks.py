@@ -14,7 +14,8 @@ from sdft.config.training import TrainingSettings
 from sdft.errors import ConfigError
 from sdft.events import ignore
 from sdft.jobs.training.chunking import ChunkWishes
-from sdft.jobs.training.networks import AverageWishes, TrainedPrecision, prepare_networks
+from sdft.jobs.training.networks import AverageWishes, TrainedPrecision
+from sdft.jobs.training.preparing import prepare_networks
 from sdft.jobs.training.wishes import scales_loss
 from sdft.models.bundle import load_bundle
 from sdft.train import chunks as chunks_file

@@ -89,6 +89,38 @@ ONE_MISTAKE = {
         'optimizer_states_on_cpu = true\noptimizer_type = "PagedAdamW8bit"\n',
         ["c.toml:1", "moves its state by itself", "use AdamW8bit"],
     ),
+    "spread weights that change in the backward pass": (
+        "fsdp = true\nfused_backward_pass = true\n",
+        ["c.toml:1", "would change weights before that", "remove fused_backward_pass, or fsdp"],
+    ),
+    "spread states on the CPU": (
+        "fsdp = true\noptimizer_states_on_cpu = true\n",
+        ["c.toml:1", "spreads the optimizer's state"],
+    ),
+    "spread weights in 8-bit blocks": (
+        'fsdp = true\noptimizer_type = "AdamW8bit"\n',
+        ["c.toml:1", "AdamW8bit may look at others, or round them in blocks", "use AdamW"],
+    ),
+    "spread weights and a loss scale": (
+        'fsdp = true\nmixed_precision = "fp16"\n',
+        ["c.toml:1", "a loss scale that all processes share", '"bf16"'],
+    ),
+    "spread and compiled": (
+        "fsdp = true\ntorch_compile = true\n",
+        ["c.toml:1", "between compiled parts", "remove torch_compile, or fsdp"],
+    ),
+    "a spread hypernetwork": (
+        "fsdp = true\nhypernetwork = true\n",
+        ["c.toml:1", "a hypernetwork is small"],
+    ),
+    "spread half weights": (
+        'fsdp = true\nfull_bf16 = true\nmixed_precision = "bf16"\n',
+        ["c.toml:1", "keeps its part of the weights in float32"],
+    ),
+    "spread in another order": (
+        "fsdp = true\nchannels_last = true\n",
+        ["c.toml:1", "torch's usual order only"],
+    ),
     "resume and replace": ('resume = "auto"\noverwrite = true\n', ["overwrite replaces"]),
 }
 
