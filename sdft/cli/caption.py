@@ -14,6 +14,7 @@ from sdft.cli.labelling import (
     ForceDownload,
     Images,
     ModelDir,
+    NumProcesses,
     Overwrite,
     Recursive,
     Workers,
@@ -43,6 +44,7 @@ def command(
     ] = "auto",
     batch_size: BatchSize = None,
     workers: Workers = None,
+    num_processes: NumProcesses = 1,
     caption_extension: Annotated[
         str,
         typer.Option("--caption_extension", "--caption_extention", help="Of the files written."),
@@ -98,6 +100,7 @@ def command(
             device=device,
             batch_size=batch_size,
             num_workers=workers,
+            num_processes=num_processes,
             caption_extension=caption_extension,
             recursive=recursive,
             overwrite=overwrite,

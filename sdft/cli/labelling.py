@@ -28,6 +28,12 @@ Workers = Annotated[
         help="Threads that decode images; else one for each core.",
     ),
 ]
+NumProcesses = Annotated[
+    int,
+    typer.Option(
+        "--num_processes", min=1, help="So many processes share the images, each on its own GPU."
+    ),
+]
 Recursive = Annotated[bool, typer.Option("--recursive", help="Folders below too.")]
 Overwrite = Annotated[
     bool,

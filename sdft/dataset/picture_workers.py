@@ -37,7 +37,7 @@ class PictureWorkers:
             self._pool = ProcessPoolExecutor(
                 self.num_workers,
                 mp_context=multiprocessing.get_context("spawn"),
-                initializer=_become_worker,
+                initializer=become_worker,
             )
 
     def begin(self, job: PictureJob, address: Address) -> Callable[[], Drawn]:
@@ -75,7 +75,8 @@ def _died() -> EnvironmentFault:
     )
 
 
-def _become_worker() -> None:
+def become_worker() -> None:
+    """Let this process end with its parent, and leave Ctrl-C to it."""
     # Ctrl-C reaches every process of a terminal; the training process alone decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     outlive_closing()

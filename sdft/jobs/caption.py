@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from sdft.labelers.captioners import (
 from sdft.labelers.hub import NOTE, find_model
 from sdft.labelers.records import Labeler
 from sdft.labelers.sinks import TextFiles
+from sdft.processes import require_all_started
 
 DEFAULT_MODEL_DIR = Path("caption_model")
 
@@ -40,6 +42,7 @@ def run_caption(
     device: str = "auto",
     batch_size: int | None = None,
     num_workers: int | None = None,
+    num_processes: int = 1,
     caption_extension: str = ".caption",
     recursive: bool = False,
     overwrite: bool = False,
@@ -55,6 +58,7 @@ def run_caption(
     Raises: UserError, DataError, EnvironmentFault before the first image; see run_labelling for
         what comes later.
     """
+    require_all_started("caption")
     images = list_images(patterns, recursive=recursive)
     if captioner != "auto":
         captioner = CAPTIONERS.canonical(captioner)
@@ -76,24 +80,27 @@ def run_caption(
         separator=" ",
         overwrite=overwrite,
     )
-
-    def open_labeler() -> tuple[Labeler, str]:
-        from sdft.labelers.captions import CaptionChoice
-
-        choice = CaptionChoice(**generation)
-        return open_captioner(folder, choice, kind=captioner, device=device)
-
     return run_labelling(
         images,
-        open_labeler,
+        partial(_open, folder, dict(generation), kind=captioner, device=device),
         sink=sink,
         model=model,
         output=with_dot(caption_extension),
         stage="captioning",
         batch_size=batch_size,
         num_workers=num_workers,
+        num_processes=num_processes,
+        on_cpu=device == "cpu",
         emit=emit,
     )
+
+
+def _open(
+    folder: Path, generation: Mapping[str, Any], *, kind: str, device: str
+) -> tuple[Labeler, str]:
+    from sdft.labelers.captions import CaptionChoice
+
+    return open_captioner(folder, CaptionChoice(**generation), kind=kind, device=device)
 
 
 def _model_files(folder: Path) -> list[Path]:

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sdft.dataset.image_list import ListedImage
-from sdft.errors import DataError, Interrupted, Problem, SdftError, StoppedResumable
+from sdft.errors import DataError, Interrupted, Problem, SdftError, StoppedResumable, UserError
 from sdft.events import Emit, ItemRejected, Notice
 from sdft.files import PART_MARK, remove, unfinished_in
+from sdft.jobs.label_together import Open, label_together
 from sdft.jobs.training.stopping import INTERRUPTED, StopRequest
-from sdft.labelers.records import Labeler
 from sdft.labelers.runner import Labelled, Task, label_images
 from sdft.labelers.sinks import FINISHED, KEPT, Sink, TextFiles
+from sdft.processes import own_place
 
 BYTES_READ = 1 << 16
 """A model file's name, its size and so many bytes tell it from another version."""
@@ -106,7 +107,7 @@ def _sweep(files: set[Path]) -> None:
 
 def run_labelling(
     images: Sequence[ListedImage],
-    open_labeler: Callable[[], tuple[Labeler, str]],
+    open_labeler: Open,
     *,
     sink: Sink,
     model: str,
@@ -114,33 +115,41 @@ def run_labelling(
     stage: str,
     batch_size: int | None,
     num_workers: int | None,
+    num_processes: int = 1,
+    on_cpu: bool = False,
     count_tags: bool = False,
     emit: Emit,
 ) -> LabelResult:
     """Label what is not labelled yet. The model is opened only where there is something to do.
 
+    `on_cpu` says that no process needs a GPU of its own.
+
     Raises: Interrupted and StoppedResumable where it was asked to stop; the same command goes on.
-        DataError where not one image could be read.
+        DataError where not one image could be read; UserError where somebody else has started
+        several of this command.
     """
+    if own_place().size > 1:
+        raise UserError(
+            what="several processes were started, and each would label every image",
+            fix="start the command once, with --num_processes; on several machines give each its"
+            " own folders",
+        )
     plan = plan_tasks(images, sink, emit)
     ran: Labelled | None = None
     counts: dict[str, int] = {}
     if plan.todo:
-        labeler, note = open_labeler()
-        if note:
-            emit(Notice(severity="warning", topic="fallback", message=note))
-        emit(Notice(severity="info", topic="model", message=f"{labeler.title}: {model}"))
-        with StopRequest() as stop_request:
-            ran = label_images(
-                plan.todo,
-                labeler,
-                write=sink.write,
-                stage=stage,
-                batch_size=batch_size,
-                num_workers=num_workers,
-                stop=stop_request,
-                emit=emit,
-            )
+        ran = _label(
+            plan.todo,
+            open_labeler,
+            num_processes=min(num_processes, len(plan.todo)),
+            on_cpu=on_cpu,
+            model=model,
+            write=sink.write,
+            stage=stage,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            emit=emit,
+        )
         if ran.stopped is not None:
             raise _stopped(ran, len(plan.todo))
     unread = {path for path, _ in ran.rejected} if ran else set()
@@ -166,6 +175,41 @@ def run_labelling(
         output=output,
         tags=tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))),
     )
+
+
+def _label(
+    tasks: Sequence[Task],
+    open_labeler: Open,
+    *,
+    num_processes: int,
+    on_cpu: bool,
+    model: str,
+    emit: Emit,
+    **how: Any,
+) -> Labelled:
+    """Label here, or by several processes; `how` is for either way."""
+
+    def opened(title: str, note: str) -> None:
+        if note:
+            emit(Notice(severity="warning", topic="fallback", message=note))
+        emit(Notice(severity="info", topic="model", message=f"{title}: {model}"))
+
+    if num_processes == 1:
+        labeler, note = open_labeler()
+        opened(labeler.title, note)
+        with StopRequest() as stop_request:
+            return label_images(tasks, labeler, stop=stop_request, emit=emit, **how)
+    with StopRequest() as stop_request:
+        return label_together(
+            tasks,
+            open_labeler,
+            num_processes=num_processes,
+            on_cpu=on_cpu,
+            opened=opened,
+            stop=stop_request,
+            emit=emit,
+            **how,
+        )
 
 
 def settings_digest(files: Sequence[Path], settings: Mapping[str, Any]) -> str:

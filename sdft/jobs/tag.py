@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from sdft.dataset.image_list import list_images
@@ -19,6 +20,7 @@ from sdft.labelers.hub import find_model
 from sdft.labelers.selection import TagChoice
 from sdft.labelers.sinks import Sink, Table, TextFiles
 from sdft.labelers.taggers import HUB_FILES, TABLE_FILES, find_model_file, open_tagger
+from sdft.processes import require_all_started
 
 DEFAULT_MODEL = "SmilingWolf/wd-v1-4-convnext-tagger-v2"
 DEFAULT_MODEL_DIR = Path("wd14_tagger_model")
@@ -36,6 +38,7 @@ def run_tag(
     device: str = "auto",
     batch_size: int | None = None,
     num_workers: int | None = None,
+    num_processes: int = 1,
     caption_extension: str = ".txt",
     output_path: Path | None = None,
     recursive: bool = False,
@@ -56,6 +59,7 @@ def run_tag(
             where="--append_tags",
             fix="leave out --output_path, or --append_tags",
         )
+    require_all_started("tag")
     images = list_images(patterns, recursive=recursive)
     path = find_model(
         model,
@@ -87,13 +91,15 @@ def run_tag(
         )
     return run_labelling(
         images,
-        lambda: open_tagger(path, choice, kind=tagger, device=device),
+        partial(open_tagger, path, choice, kind=tagger, device=device),
         sink=sink,
         model=model,
         output=str(output_path or with_dot(caption_extension)),
         stage="tagging",
         batch_size=batch_size,
         num_workers=num_workers,
+        num_processes=num_processes,
+        on_cpu=device == "cpu",
         count_tags=frequency_tags,
         emit=emit,
     )

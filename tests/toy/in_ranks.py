@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -21,6 +22,11 @@ SERVER = Path(__file__).with_name("rank_server.py")
 
 SIZES = ((128, 128),) * 3 + ((256, 64),) * 2 + ((64, 256),) * 2 + ((192, 64),)
 """So many uses of each bucket that steps of four leave a remainder in all of them."""
+
+
+def long(*values: Any, id: str | None = None) -> Any:
+    """Return a case of a test that is left to the long suite."""
+    return pytest.param(*values, marks=pytest.mark.long, id=id)
 
 
 @dataclass

@@ -9,7 +9,7 @@ import pytest
 
 from sdft.cache.store import TensorStore
 from sdft.models.toy import save_toy_model
-from tests.toy.in_ranks import Ground, draw_images
+from tests.toy.in_ranks import Ground, draw_images, long
 
 SIZES = [(128, 128), (192, 64), (64, 192), (128, 128), (256, 64)] * 4
 BATCH = 2
@@ -76,7 +76,7 @@ def by_one(ground):
     return out, result, encoded[0]
 
 
-@pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.parametrize("ranks", [2, long(3)])
 def test_a_cache_that_several_fill_has_the_same_bytes(ground, by_one, ranks, tmp_path):
     one, its_result, all_pictures = by_one
     ran, result, encoded = cache(ground, tmp_path, ranks=ranks)
@@ -94,7 +94,7 @@ def test_a_cache_that_several_fill_has_the_same_bytes(ground, by_one, ranks, tmp
     assert not any(encoded)
 
 
-@pytest.mark.parametrize("dies", [0, 1])
+@pytest.mark.parametrize("dies", [long(0), 1])
 def test_what_a_killed_process_left_is_done_at_the_next_start(ground, by_one, dies, tmp_path):
     one, _, all_pictures = by_one
     ran, _, first = cache(ground, tmp_path, ranks=2, kill={"rank": dies, "encoding": 3})

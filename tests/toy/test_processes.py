@@ -17,7 +17,16 @@ import torch
 
 import sdft
 from sdft.models.toy import save_toy_model
-from tests.toy.in_ranks import Ground, draw_images, events, losses, relative, steps, weights
+from tests.toy.in_ranks import (
+    Ground,
+    draw_images,
+    events,
+    long,
+    losses,
+    relative,
+    steps,
+    weights,
+)
 
 GRADIENTS_DIFFER_BY = 1e-5
 WEIGHTS_DIFFER_BY = 1e-4
@@ -33,13 +42,16 @@ def ground(tmp_path_factory, ranks_server):
     return Ground(folder, ranks_server)
 
 
-@pytest.fixture(scope="module")
-def shapes(ground):
-    """Train the same run in four ways; return their folders."""
-    folders = {}
-    for name, (ranks, batch_size, accumulation) in SHAPES.items():
-        out = folders[name] = ground.folder / name.replace(" ", "-")
-        ran = ground.train(
+class Shapes(dict):
+    """The same run, trained in each way that is asked for; name to folder."""
+
+    def __init__(self, ground):
+        self._ground = ground
+
+    def __missing__(self, name):
+        ranks, batch_size, accumulation = SHAPES[name]
+        out = self[name] = self._ground.folder / name.replace(" ", "-")
+        ran = self._ground.train(
             out,
             ranks=ranks,
             batch_size=batch_size,
@@ -48,10 +60,15 @@ def shapes(ground):
             how={"gradients": str(out / "gradients.npy"), "shapes": str(out / "shapes")},
         )
         ran.require(*[0] * ranks)
-    return folders
+        return out
 
 
-@pytest.mark.parametrize("name", ["2x2", "4x1", "1x1, 4 added up"])
+@pytest.fixture(scope="module")
+def shapes(ground):
+    return Shapes(ground)
+
+
+@pytest.mark.parametrize("name", ["2x2", long("4x1"), long("1x1, 4 added up")])
 def test_the_same_global_batch_gives_the_same_run(shapes, name):
     one, other = shapes["1x4"], shapes[name]
     ranks, _, accumulation = SHAPES[name]
@@ -106,6 +123,7 @@ def half(ground):
     return out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("ranks", [1, 2, 3])
 def test_a_state_of_two_processes_goes_on_with_as_many_as_there_are(
     ground, shapes, half, ranks, tmp_path
@@ -138,10 +156,9 @@ def test_a_state_of_two_processes_goes_on_with_as_many_as_there_are(
 @pytest.mark.parametrize(
     ("kill", "last_states"),
     [
-        ({"rank": 1, "backward": 4}, [3]),
-        ({"rank": 0, "folder": "step00000003"}, [2]),
+        pytest.param({"rank": 1, "backward": 4}, [3], id="the other in a step"),
+        long({"rank": 0, "folder": "step00000003"}, [2], id="the main one in a save"),
     ],
-    ids=["the other in a step", "the main one in a save"],
 )
 def test_a_killed_process_ends_the_run_and_the_last_state_goes_on_exactly(
     ground, shapes, kill, last_states, tmp_path
@@ -175,6 +192,7 @@ def test_a_killed_process_ends_the_run_and_the_last_state_goes_on_exactly(
     assert [name for name in one if not torch.equal(one[name], other[name])] == []
 
 
+@pytest.mark.long
 def test_one_process_that_is_asked_to_end_stops_all_with_a_state(ground, tmp_path):
     (tmp_path / "prompts.txt").write_text("a picture --w 64 --h 64 --s 2\n" * 3, "utf-8")
     config = ground.write_config(
@@ -197,6 +215,7 @@ def test_one_process_that_is_asked_to_end_stops_all_with_a_state(ground, tmp_pat
     assert {0, 2, 4} <= set(measured)
 
 
+@pytest.mark.long
 def test_a_hypernetwork_is_the_same_by_two_processes(ground, tmp_path):
     for ranks in (1, 2):
         ran = ground.train(
@@ -347,7 +366,7 @@ def test_sharding_by_accelerates_config_is_refused_by_name(ground, tmp_path):
     assert "accelerate's config asks for FSDP" in ran.said[0]
 
 
-@pytest.mark.parametrize("on_bad_step", ["stop", "skip"])
+@pytest.mark.parametrize("on_bad_step", ["stop", long("skip")])
 def test_a_loss_that_is_no_number_is_named_once_with_its_image(ground, tmp_path, on_bad_step):
     config = ground.write_config(tmp_path, batch_size=2, on_bad_step=on_bad_step, max_bad_steps=3)
     how = {"breaks": {"rank": 1, "backward": 2}}

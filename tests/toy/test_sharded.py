@@ -97,6 +97,7 @@ def assert_goes_on(two, other, *, rel):
             assert torch.equal(value, its[name])
 
 
+@pytest.mark.long
 def test_a_state_of_spread_weights_goes_on_in_one_process(ground, two, tmp_path):
     assert_goes_on(two, resumed(ground, two, tmp_path, ranks=1, batch_size=2), rel=DIFFER_BY)
     said = [line["message"] for line in events(tmp_path) if line.get("topic") == "exactness"]
