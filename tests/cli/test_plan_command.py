@@ -220,6 +220,7 @@ def test_it_speaks_japanese(sdft, dataset, monkeypatch):
         (("--vram", "lots"), "is not a size"),
         (("--optimizer_type", "some.module.Optimizer"), "some.module.Optimizer"),
         (("--hypernetwork",), "hypernetwork"),
+        (("--fsdp", "--num_processes", "2"), "fsdp"),
     ],
 )
 def test_what_cannot_be_planned_is_named(sdft, dataset, words, names):

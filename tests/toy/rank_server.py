@@ -170,14 +170,31 @@ def record_gradients(file: str, rank: int) -> None:
 
 
 def record_parts(file: str) -> None:
-    """Write down, when a run is built, what this process holds of the weights and their state."""
+    """Write down what this process holds of the weights and their state, also while it saves."""
+    import weakref
+
     import torch.distributed as dist
     from torch.distributed.tensor import DTensor
 
+    from sdft.jobs.training import sharding
     from sdft.models.sharding import local_part
     from sdft.train.step import Stepper
 
-    apply = Stepper._apply
+    apply, whole, found, given = Stepper._apply, sharding.whole, {"most_whole": 0}, []
+
+    def write() -> None:
+        with open(file, "w", encoding="ascii") as record:
+            json.dump(found, record)
+
+    def counted(tensor: Any) -> Any:
+        one = whole(tensor)
+        given[:] = [held for held in given if held() is not None] + [weakref.ref(one)]
+        if len(given) > found["most_whole"]:
+            found["most_whole"] = len(given)
+            write()
+        return one
+
+    sharding.whole = counted
 
     def recorded(self: Any, loss: Any) -> Any:
         answer = apply(self, loss)
@@ -188,7 +205,7 @@ def record_parts(file: str) -> None:
             if value is not None and value.dim() > 0
         ]
         weights = [one for module in self.synced_modules for one in module.parameters()]
-        found = {
+        now = {
             "processes": dist.get_world_size() if dist.is_initialized() else 1,
             "spread": sum(isinstance(one, DTensor) for one in weights),
             "weights": len(weights),
@@ -197,8 +214,8 @@ def record_parts(file: str) -> None:
             "state_values": sum(one.numel() for one in states),
             "networks": [type(one).__name__ for one in self.synced_modules],
         }
-        with open(file, "w", encoding="ascii") as record:
-            json.dump(found, record)
+        found.update(now)
+        write()
         return answer
 
     Stepper._apply = recorded

@@ -67,6 +67,7 @@ def test_weights_spread_over_two_processes_give_the_same_run(one, two):
         assert found["processes"] == 2
         assert found["spread"] == found["weights"] > 300
         assert found["own_values"] < 0.52 * found["values"]
+        assert found["most_whole"] == 1, "tensors that were whole on a process' device at once"
         assert [name.startswith("FSDP") for name in found["networks"]] == [True, True]
     assert sum(found["own_values"] for found in parts(two, 2)) == found["values"]
     assert {line["items"] for line in steps(two)} == {2, 4}, "a remainder, and full steps"
