@@ -40,10 +40,16 @@ def one(ground):
 
 @pytest.fixture(scope="module")
 def two(ground):
-    """The same by two, which save the model and their state on the way."""
-    out = ground.folder / "two"
-    saves = {"save_every_n_steps": 3, "save_state": True}
-    return train(ground, out, ranks=2, batch_size=2, fsdp=True, **saves)
+    """The same by two."""
+    return train(ground, ground.folder / "two", ranks=2, batch_size=2, fsdp=True)
+
+
+@pytest.fixture(scope="module")
+def half(ground):
+    """Three steps of it, with a state."""
+    length = {"max_train_epochs": None, "max_train_steps": 3, "save_state_on_train_end": True}
+    out = ground.folder / "half"
+    return train(ground, out, ranks=2, batch_size=2, fsdp=True, **length)
 
 
 def weights_of(folder):
@@ -62,6 +68,7 @@ def assert_same_run(one, other):
         assert relative(mine, its) < DIFFER_BY
 
 
+@pytest.mark.timeout(900)
 def test_weights_spread_over_two_processes_give_the_same_run(one, two):
     for found in parts(two, 2):
         assert found["processes"] == 2
@@ -81,8 +88,8 @@ def test_weights_spread_over_two_processes_give_the_same_run(one, two):
     assert float(apart.norm() / moved.norm()) < WEIGHTS_DIFFER_BY
 
 
-def resumed(ground, two, out, *, ranks, **settings):
-    state = two / "out" / "toy.run" / "states" / "step00000003"
+def resumed(ground, half, out, *, ranks, **settings):
+    state = half / "out" / "toy.run" / "states" / "step00000003"
     return train(ground, out, ranks=ranks, resume=str(state), **settings)
 
 
@@ -99,18 +106,20 @@ def assert_goes_on(two, other, *, rel):
 
 
 @pytest.mark.long
-def test_a_state_of_spread_weights_goes_on_in_one_process(ground, two, tmp_path):
-    assert_goes_on(two, resumed(ground, two, tmp_path, ranks=1, batch_size=2), rel=DIFFER_BY)
+@pytest.mark.timeout(900)
+def test_a_state_of_spread_weights_goes_on_in_one_process(ground, two, half, tmp_path):
+    assert_goes_on(two, resumed(ground, half, tmp_path, ranks=1, batch_size=2), rel=DIFFER_BY)
     said = [line["message"] for line in events(tmp_path) if line.get("topic") == "exactness"]
     assert "processes 2 with fsdp, now 1" in said[0]
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_a_state_of_spread_weights_goes_on_spread_over_as_many_as_there_are(
-    ground, two, ranks, tmp_path
+    ground, two, half, ranks, tmp_path
 ):
-    other = resumed(ground, two, tmp_path, ranks=ranks, batch_size=2, fsdp=True)
+    other = resumed(ground, half, tmp_path, ranks=ranks, batch_size=2, fsdp=True)
     assert [found["processes"] for found in parts(other, ranks)] == [ranks] * ranks
     assert all(found["own_values"] < found["values"] for found in parts(other, ranks))
     assert_goes_on(two, other, rel=0 if ranks == 2 else DIFFER_BY)
