@@ -4,6 +4,7 @@ Words of the interface are in `strings/<language>.toml`, by name; both files hav
 Sentences of the engine (errors, `sdft doctor`) stand in the code in English, which scripts, logs
 and run folders always get; `strings/messages.<language>.toml` has them by their keys, and
 `strings/sentences.<language>.toml` those that have none by their English words, as gettext does.
+What the declarations of settings say (units, ranges) is in `strings/phrases.<language>.toml`.
 Words that come from a run's files (notices, paths, captions) are shown as they are.
 """
 
@@ -117,6 +118,20 @@ def _hints(language: str) -> Mapping[str, str]:
     return tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
+@cache
+def _phrases(language: str) -> Sequence[tuple[re.Pattern[str], str]]:
+    """Return patterns of English phrases, each with its words in another language."""
+    file = _FOLDER / f"phrases.{language}.toml"
+    rows = tomllib.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    return [(_pattern(english), other) for english, other in rows.items()]
+
+
+def _pattern(english: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", english)
+    named = (f"(?P<{part}>.+)" if at % 2 else re.escape(part) for at, part in enumerate(parts))
+    return re.compile("".join(named))
+
+
 class Words:
     """Call it with a name and the values that the sentence has places for."""
 
@@ -135,11 +150,23 @@ class Words:
         """Return the one-line help of a setting; what its declaration says where there is none."""
         return _hints(self.language).get(setting, declared)
 
+    def phrase(self, declared: str) -> str:
+        """Return a setting's unit, range or kind of value; in English where there is no other."""
+        for pattern, other in _phrases(self.language):
+            found = pattern.fullmatch(declared)
+            if found:
+                return other.format_map({k: self.phrase(v) for k, v in found.groupdict().items()})
+        return declared
+
     def problem(self, problem: Problem) -> Problem:
         """Return a problem in this language; in English where there is no other sentence."""
 
+        values = dict(problem.values)
+        if "wanted" in values:
+            values["wanted"] = self.phrase(str(values["wanted"]))
+
         def told(part: str) -> str:
-            return self.message(f"error.{problem.key}.{part}", problem.values)
+            return self.message(f"error.{problem.key}.{part}", values)
 
         return replace(
             problem,

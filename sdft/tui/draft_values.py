@@ -55,11 +55,13 @@ class Checked:
     notices: tuple[Problem, ...]
     fields: tuple[str, ...]
     """Of each problem, the setting that it is about; empty where it is about none."""
+    datasets: tuple[int | None, ...]
+    """Of each problem, the position of the dataset that it stands in; None outside of datasets."""
 
-    def problem_of(self, name: str) -> Problem | None:
-        """Return the first problem of a setting."""
-        for field, problem in zip(self.fields, self.problems, strict=True):
-            if field == name:
+    def problem_of(self, name: str, dataset: int | None = None) -> Problem | None:
+        """Return the first problem of a setting; of one dataset, those of others do not count."""
+        for field, place, problem in zip(self.fields, self.datasets, self.problems, strict=True):
+            if field == name and (dataset is None or place in (None, dataset)):
                 return problem
         return None
 
@@ -88,7 +90,21 @@ def values_in(text: str) -> Mapping[str, Any]:
 
 
 def num_subsets(draft: Draft, dataset: int = 0) -> int:
-    return len(_datasets(draft)[dataset].get("subsets", [])) if _datasets(draft) else 0
+    return len(_subsets(draft, dataset))
+
+
+def num_datasets(draft: Draft) -> int:
+    return len(_datasets(draft))
+
+
+def dataset_names(draft: Draft) -> list[str]:
+    """Return of each dataset what tells it from the others: its number, resolution and folders."""
+    names = []
+    for dataset in range(num_datasets(draft)):
+        resolution = typed_of(stated(draft, "resolution", dataset=dataset).value)
+        folders = ", ".join(Path(name).name for name in image_dirs(draft, dataset) if name)
+        names.append(f"{dataset + 1}: {resolution} px  {folders}".rstrip())
+    return names
 
 
 def _datasets(draft: Draft) -> list[dict[str, Any]]:
@@ -97,10 +113,17 @@ def _datasets(draft: Draft) -> list[dict[str, Any]]:
     return found if is_fit else []
 
 
-def image_dirs(draft: Draft) -> list[str]:
-    """Return the folders of the first dataset's subsets, as they are written."""
-    subsets = _datasets(draft)[0].get("subsets", []) if _datasets(draft) else []
-    return [str(subset.get("image_dir") or subset.get("metadata_file") or "") for subset in subsets]
+def _subsets(draft: Draft, dataset: int) -> list[dict[str, Any]]:
+    datasets = _datasets(draft)
+    return datasets[dataset].get("subsets", []) if dataset < len(datasets) else []
+
+
+def image_dirs(draft: Draft, dataset: int = 0) -> list[str]:
+    """Return the folders of a dataset's subsets, as they are written."""
+    return [
+        str(subset.get("image_dir") or subset.get("metadata_file") or "")
+        for subset in _subsets(draft, dataset)
+    ]
 
 
 def stated(draft: Draft, name: str, *, subset: int = 0, dataset: int = 0) -> Stated:
@@ -134,7 +157,8 @@ def place_for(
     if not setting.levels:
         return CONFIG, (name,)
     levels = _levels(draft, setting, dataset, subset)
-    has_general = "general" in values_in(draft.file(DATASET).text)
+    # What stands in [general] counts for every dataset.
+    has_general = "general" in values_in(draft.file(DATASET).text) and num_datasets(draft) < 2
     wanted = [path for path in levels if path[0] == "general" and has_general]
     return DATASET, (wanted or [path for path in levels if path[0] != "general"])[-1]
 
@@ -203,20 +227,32 @@ def typed_of(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def with_setting(draft: Draft, name: str, typed: str, *, subset: int = 0) -> Draft:
-    """Return the draft with a setting as typed; empty takes it out of the file."""
-    place = stated(draft, name, subset=subset)
+def with_setting(
+    draft: Draft, name: str, typed: str, *, subset: int = 0, dataset: int = 0
+) -> Draft:
+    """Return the draft with a setting as typed; empty takes it out of the file.
+
+    Where there are several datasets, what [general] says of all stays: the one gets its own line.
+    """
+    place = stated(draft, name, subset=subset, dataset=dataset)
     literal = literal_of(declared(name), typed)
     is_written = place.source in ("dataset", "config")
-    if literal is None and not is_written:
+    is_shared = place.path[0] == "general" and num_datasets(draft) > 1
+    if literal is None and (is_shared or not is_written):
         return draft
-    return draft.with_value(place.role, place.path, literal)
+    role, path = place.role, place.path
+    if is_shared:
+        role, path = place_for(draft, name, subset=subset, dataset=dataset)
+    return draft.with_value(role, path, literal)
 
 
 def with_preset(draft: Draft, name: str) -> Draft:
-    """Return the draft with a preset, and with its values where the dataset file states them."""
+    """Return the draft with a preset, and with its values where the dataset file states them.
+
+    Several datasets differ on purpose: theirs stay.
+    """
     draft = draft.with_value(CONFIG, ("preset",), toml_value(name) if name else None)
-    if name not in PRESETS:
+    if name not in PRESETS or num_datasets(draft) > 1:
         return draft
     values = preset_document(name).values
     for key in COPIED_FROM_PRESET:
@@ -243,11 +279,14 @@ def check(draft: Draft, cwd: Path) -> Checked:
     except OSError as error:
         # Such as a folder that may not be looked into.
         problem = Problem(error.strerror or str(error), str(error.filename or ""))
-        return Checked(config=None, problems=(problem,), notices=(), fields=("",))
+        return Checked(config=None, problems=(problem,), notices=(), fields=("",), datasets=(None,))
     except ConfigError as error:
         fields = tuple(field_of(problem, draft, cwd) for problem in error.problems)
-        return Checked(config=None, problems=error.problems, notices=(), fields=fields)
-    return Checked(config=config, problems=(), notices=config.notices, fields=())
+        datasets = tuple(dataset_of(problem, draft, cwd) for problem in error.problems)
+        return Checked(
+            config=None, problems=error.problems, notices=(), fields=fields, datasets=datasets
+        )
+    return Checked(config=config, problems=(), notices=config.notices, fields=(), datasets=())
 
 
 def field_of(problem: Problem, draft: Draft, cwd: Path) -> str:
@@ -270,12 +309,28 @@ def field_of(problem: Problem, draft: Draft, cwd: Path) -> str:
     return "image_dir" if "subset" in problem.what else ""
 
 
+def dataset_of(problem: Problem, draft: Draft, cwd: Path) -> int | None:
+    """Return the position of the dataset that a problem's line stands in."""
+    name, _, line = problem.where.rpartition(":")
+    file = draft.file(DATASET)
+    if not line.isdecimal() or name != shown(file.path, cwd):
+        return None
+    # The last key or header at or above the line.
+    above = [(at, path) for path, at in _lines(file.text).items() if at <= int(line)]
+    _, path = max(above, key=lambda pair: pair[0], default=(0, ()))
+    is_inside = len(path) > 1 and path[0] == "datasets" and isinstance(path[1], int)
+    return int(path[1]) if is_inside else None
+
+
 def _keys_on(text: str, line: int) -> list[str]:
+    return [str(path[-1]) for path, number in _lines(text).items() if number == line]
+
+
+def _lines(text: str) -> Mapping[KeyPath, int]:
     try:
-        lines = toml_lines(text.replace("\r\n", "\n"))
+        return toml_lines(text.replace("\r\n", "\n"))
     except (AssertionError, ValueError, IndexError):
-        return []
-    return [str(path[-1]) for path, number in lines.items() if number == line]
+        return {}
 
 
 @lru_cache(1)

@@ -101,18 +101,18 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def with_folder(draft: Draft, counts: FolderCounts) -> Draft:
+def with_folder(draft: Draft, counts: FolderCounts, dataset: int = 0) -> Draft:
     """Add a folder; the first one decides how captions are called, if it has any."""
-    is_first = not image_dirs(draft)
+    dirs = image_dirs(draft, dataset)
     base = draft.file(DATASET).path.parent
     path = Path(os.path.abspath(counts.path))
     written = path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
-    if written in image_dirs(draft):
+    if written in dirs:
         return draft
-    draft = draft.with_text(DATASET, with_subset(draft.file(DATASET).text, written))
+    draft = draft.with_text(DATASET, with_subset(draft.file(DATASET).text, written, dataset))
     if not counts.images and counts.folders:
-        draft = with_setting(draft, "recursive", "true", subset=len(image_dirs(draft)) - 1)
+        draft = with_setting(draft, "recursive", "true", subset=len(dirs), dataset=dataset)
     kind = counts.likely_captions
-    if is_first and kind and kind != stated(draft, "caption_extension").value:
-        draft = with_setting(draft, "caption_extension", kind)
+    if not dirs and kind and kind != stated(draft, "caption_extension", dataset=dataset).value:
+        draft = with_setting(draft, "caption_extension", kind, dataset=dataset)
     return draft

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from sdft.config.preset import PRESETS
 from sdft.config.values import resolve_path
-from sdft.errors import UserError
+from sdft.errors import Problem, UserError
 from sdft.language import Words
 from sdft.tui.commands import shown_line
 from sdft.tui.draft import Draft
 from sdft.tui.draft_values import (
     check,
+    dataset_names,
     image_dirs,
     stated,
     typed_of,
@@ -95,10 +96,12 @@ class Prompts:
         self._words = words
         self._ask = ask
         self._say = say
+        self._dataset = 0
 
     def ask_settings(self) -> None:
         self._setting("pretrained_model_name_or_path", "prompt.model", tell=self._tell_model)
         self._preset()
+        self._which_dataset()
         self._folders()
         for name, question in (
             ("caption_extension", "prompt.extension"),
@@ -123,14 +126,23 @@ class Prompts:
     ) -> None:
         words = self._words(question) if question in self._words else name
         for _ in range(MOST_TRIES):
-            typed = self._question(words, typed_of(stated(self.draft, name).value))
-            changed = with_setting(self.draft, name, typed) if typed else self.draft
-            problem = check(changed, self._cwd).problem_of(name)
+            typed = self._question(words, typed_of(self._stated(self.draft, name)))
+            changed = self._with(name, typed) if typed else self.draft
+            problem = check(changed, self._cwd).problem_of(name, self._dataset)
             if problem is None:
                 self.draft = changed
-                tell(typed_of(stated(changed, name).value))
+                tell(typed_of(self._stated(changed, name)))
                 return
-            self._say(self._words("prompt.problem", problem=problem))
+            self._say_problem(problem)
+
+    def _stated(self, draft: Draft, name: str) -> object:
+        return stated(draft, name, dataset=self._dataset).value
+
+    def _with(self, name: str, typed: str) -> Draft:
+        return with_setting(self.draft, name, typed, dataset=self._dataset)
+
+    def _say_problem(self, problem: Problem) -> None:
+        self._say(self._words("prompt.problem", problem=self._words.problem(problem)))
 
     def _tell_model(self, typed: str) -> None:
         if typed:
@@ -147,17 +159,32 @@ class Prompts:
                 return
             self._say(self._words("prompt.problem", problem=typed))
 
+    def _which_dataset(self) -> None:
+        """Ask which of several datasets the questions are about."""
+        names = dataset_names(self.draft)
+        if len(names) < 2:
+            return
+        for name in names:
+            self._say(f"- {name}")
+        question = self._words("prompt.dataset", number=len(names))
+        for _ in range(MOST_TRIES):
+            typed = self._question(question, str(self._dataset + 1)) or str(self._dataset + 1)
+            if typed.isdecimal() and 1 <= int(typed) <= len(names):
+                self._dataset = int(typed) - 1
+                return
+            self._say(self._words("prompt.problem", problem=typed))
+
     def _folders(self) -> None:
-        question = "prompt.more" if image_dirs(self.draft) else "prompt.images"
+        question = "prompt.more" if image_dirs(self.draft, self._dataset) else "prompt.images"
         for _ in range(100):
-            for known in image_dirs(self.draft):
+            for known in image_dirs(self.draft, self._dataset):
                 self._say(f"- {known}")
             typed = self._question(self._words(question), "")
             if not typed:
                 return
             counts = self._counts(resolve_path(typed, self._cwd, None))
             if counts is not None:
-                self.draft = with_folder(self.draft, counts)
+                self.draft = with_folder(self.draft, counts, self._dataset)
                 question = "prompt.more"
 
     def _counts(self, path: Path) -> FolderCounts | None:
@@ -175,12 +202,15 @@ class Prompts:
 
     def _what_is_left(self) -> None:
         """Ask again for every setting that something is still wrong with."""
-        asked: Sequence[str] = ()
+        asked: Sequence[tuple[str, int | None]] = ()
         while True:
             checked = check(self.draft, self._cwd)
-            fields = [name for name in checked.fields if name and name not in asked]
+            left = zip(checked.fields, checked.datasets, checked.problems, strict=True)
+            fields = [row for row in left if row[0] and row[:2] not in asked]
             if not fields:
                 return
-            self._say(self._words("prompt.problem", problem=checked.problem_of(fields[0])))
-            self._setting(fields[0], fields[0])
-            asked = [*asked, fields[0]]
+            name, dataset, problem = fields[0]
+            self._dataset = self._dataset if dataset is None else dataset
+            self._say_problem(problem)
+            self._setting(name, name)
+            asked = [*asked, (name, dataset)]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import os
 import subprocess
 import sys
@@ -13,15 +11,13 @@ from pathlib import Path
 import pytest
 from textual.pilot import Pilot
 
-from sdft.tui.shell import quiet_collector
 from sdft.tui.watch_app import WatchApp
 from tests.slowness import slowness
+from tests.tui.handlers import LONGEST_S, quiet, timed_handlers
 from tests.tui.piloting import play, until, until_shown
 from tests.tui.recorder import Recorder, example_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:Image.Image.getdata:DeprecationWarning")
-
-LONGEST_S = 0.05
 
 FIRST_PAINT = """
 import time, sys
@@ -29,7 +25,6 @@ import os
 os.environ["TEXTUAL_FPS"] = "10"
 from sdft.rundir import RunDir
 from pathlib import Path
-from sdft.tui.shell import quiet_collector
 from sdft.tui.watch_app import WatchApp
 app = WatchApp(RunDir(Path(sys.argv[1])), language="en")
 import asyncio
@@ -84,36 +79,21 @@ def test_no_handler_holds_the_screen_longer_than_50_ms(tmp_path: Path) -> None:
 
 
 def longest_handler_s(recorder: Recorder) -> float:
-    busy_s: list[float] = []
+    longest_s = 0.0
 
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
+        nonlocal longest_s
         await until_shown(app, pilot, "step 2,2")
-        original = asyncio.events.Handle._run
-
-        def timed(handle: asyncio.Handle) -> None:
-            # Processor time of this thread alone: what others take does not count.
-            begun_s = time.thread_time()
-            original(handle)
-            busy_s.append(time.thread_time() - begun_s)
-
-        asyncio.events.Handle._run = timed  # type: ignore[method-assign]
-        try:
+        with timed_handlers() as busy_s:
             for key in ("2", "g", "plus", "left", "3", "4", "5", "6", "1", "f1", "escape", "p"):
                 await pilot.press(key)
                 recorder.do_steps(1)
             await until(pilot, lambda: len(busy_s) > 200)
-        finally:
-            asyncio.events.Handle._run = original  # type: ignore[method-assign]
+        longest_s = max(busy_s)
 
-    gc.collect()
-    thresholds = gc.get_threshold()
-    quiet_collector()  # as the command does
-    try:
+    with quiet():
         play(WatchApp(recorder.run, language="en"), script)
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)
-    return max(busy_s)
+    return longest_s
 
 
 def test_a_flood_of_events_redraws_at_most_ten_times_a_second(tmp_path: Path) -> None:

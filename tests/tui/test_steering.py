@@ -50,7 +50,14 @@ async def running(app: WatchApp, pilot: Pilot[None]) -> None:
 
 @pytest.mark.parametrize(
     ("key", "command", "answer"),
-    [("s", "sample", "1 picture"), ("w", "save", "saved step"), ("x", "stop", "stops after step")],
+    [
+        pytest.param(*case, marks=pytest.mark.presses(f"Steering.{case[0]}"))
+        for case in (
+            ("s", "sample", "1 picture"),
+            ("w", "save", "saved step"),
+            ("x", "stop", "stops after step"),
+        )
+    ],
 )
 def test_a_key_asks_once_and_shows_the_runs_answer(
     training: FakeTraining, key: str, command: str, answer: str
@@ -68,7 +75,9 @@ def test_a_key_asks_once_and_shows_the_runs_answer(
     assert (answered.command, answered.sender, answered.ok) == (command, "dashboard", True)
 
 
-@pytest.mark.parametrize("no", ["escape", "n"])
+@pytest.mark.parametrize(
+    "no", [pytest.param(no, marks=pytest.mark.presses(f"AskYes.{no}")) for no in ("escape", "n")]
+)
 def test_no_sends_nothing(training: FakeTraining, no: str) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         await running(app, pilot)
@@ -82,6 +91,34 @@ def test_no_sends_nothing(training: FakeTraining, no: str) -> None:
     assert training.reason is None
 
 
+@pytest.mark.presses("AskRate.escape")
+def test_escape_leaves_the_learning_rate_as_it_is(training: FakeTraining) -> None:
+    async def script(app: WatchApp, pilot: Pilot[None]) -> None:
+        await running(app, pilot)
+        await pilot.press("l")
+        await until(pilot, lambda: isinstance(app.screen, AskRate))
+        await pilot.press("1", "escape")
+        await until(pilot, lambda: not isinstance(app.screen, AskRate))
+        await pilot.pause(0.3)
+
+    play(app_on(training), script)
+    assert summary_of(training).answers == ()
+
+
+@pytest.mark.presses("AskYes.enter")
+def test_enter_is_a_yes_where_no_button_has_the_keys(training: FakeTraining) -> None:
+    async def script(app: WatchApp, pilot: Pilot[None]) -> None:
+        await running(app, pilot)
+        await pilot.press("w")
+        await until(pilot, lambda: isinstance(app.screen, AskYes))
+        # As a click beside the buttons does.
+        app.screen.set_focus(None)
+        await pilot.press("enter")
+        await until_shown(app, pilot, "save: saved step")
+
+    play(app_on(training), script)
+
+
 def test_a_click_on_yes_is_a_yes(training: FakeTraining) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         await running(app, pilot)
@@ -93,6 +130,7 @@ def test_a_click_on_yes_is_a_yes(training: FakeTraining) -> None:
     play(app_on(training), script)
 
 
+@pytest.mark.presses("Steering.p:pause", "Steering.p:resume")
 def test_p_pauses_shows_it_and_goes_on(training: FakeTraining) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         await running(app, pilot)
@@ -110,6 +148,7 @@ def test_p_pauses_shows_it_and_goes_on(training: FakeTraining) -> None:
     play(app_on(training), script)
 
 
+@pytest.mark.presses("Steering.l")
 def test_l_sets_the_learning_rate(training: FakeTraining) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         await running(app, pilot)
@@ -134,6 +173,7 @@ def test_a_refusal_is_shown_as_one(training: FakeTraining) -> None:
     play(app_on(training), script)
 
 
+@pytest.mark.presses("AskYes.y")
 def test_leaving_does_not_wait_for_an_answer(tmp_path: Path) -> None:
     recorder = example_run(tmp_path / "cats.run")  # at work, but it never answers
 

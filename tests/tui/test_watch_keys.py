@@ -50,6 +50,14 @@ PARTS = (
 )
 
 
+@pytest.mark.presses(
+    "WatchScreen.1",
+    "WatchScreen.2",
+    "WatchScreen.3",
+    "WatchScreen.4",
+    "WatchScreen.5",
+    "WatchScreen.6",
+)
 def test_a_number_brings_up_a_part(run: RunDir) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         for key, name, shown in PARTS:
@@ -93,6 +101,7 @@ def test_the_overview_shows_every_figure_of_the_run(run: RunDir) -> None:
     play(app_on(run), script)
 
 
+@pytest.mark.presses("WatchScreen.g")
 def test_g_makes_the_scale_logarithmic_and_linear_again(run: RunDir) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         await pilot.press("2", "g")
@@ -106,6 +115,7 @@ def test_g_makes_the_scale_logarithmic_and_linear_again(run: RunDir) -> None:
     play(app_on(run), script)
 
 
+@pytest.mark.presses("WatchScreen.m")
 def test_m_goes_through_the_smoothings(run: RunDir) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         seen = []
@@ -117,6 +127,13 @@ def test_m_goes_through_the_smoothings(run: RunDir) -> None:
     play(app_on(run), script)
 
 
+@pytest.mark.presses(
+    "WatchScreen.plus",
+    "WatchScreen.minus",
+    "WatchScreen.0",
+    "WatchScreen.left",
+    "WatchScreen.right",
+)
 def test_plus_minus_0_and_arrows_zoom_and_move(run: RunDir) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         await pilot.press("2", "plus")
@@ -137,6 +154,7 @@ def test_plus_minus_0_and_arrows_zoom_and_move(run: RunDir) -> None:
     play(app_on(run), script)
 
 
+@pytest.mark.presses("WatchScreen.slash")
 def test_slash_filters_the_curves_by_pattern(run: RunDir) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         await pilot.press("slash", *"rate")
@@ -151,6 +169,7 @@ def test_slash_filters_the_curves_by_pattern(run: RunDir) -> None:
     play(app_on(run), script)
 
 
+@pytest.mark.presses("WatchScreen.enter")
 def test_enter_shows_the_focused_chart_alone(run: RunDir) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         await pilot.press("2", "enter")
@@ -163,6 +182,7 @@ def test_enter_shows_the_focused_chart_alone(run: RunDir) -> None:
     play(app_on(run), script)
 
 
+@pytest.mark.presses("WatchScreen.up", "WatchScreen.down", "WatchScreen.c")
 def test_samples_scrub_along_steps_and_prompts_and_two_are_compared(run: RunDir) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         await pilot.press("3")
@@ -201,6 +221,7 @@ def test_a_new_sample_comes_up_by_itself_unless_the_person_went_back(tmp_path: P
     play(app_on(recorder.run), script)
 
 
+@pytest.mark.presses("WatchScreen.e")
 def test_e_writes_the_curves_as_a_table_and_pictures(run: RunDir) -> None:
     async def script(app: WatchApp, pilot: Pilot[None]) -> None:
         await pilot.press("e")
@@ -216,6 +237,7 @@ def test_e_writes_the_curves_as_a_table_and_pictures(run: RunDir) -> None:
         assert len(picture.getcolors(1 << 20) or []) > 3
 
 
+@pytest.mark.presses("WatchScreen.o", "AskRuns.enter")
 def test_o_draws_another_run_beside_this_one(tmp_path: Path) -> None:
     run = example_run(tmp_path / "cats.run").run
     example_run(tmp_path / "dogs.run", seed=3, steps_done=150)
@@ -235,6 +257,37 @@ def test_o_draws_another_run_beside_this_one(tmp_path: Path) -> None:
         await until(pilot, lambda: isinstance(app.screen, AskRuns))
         await pilot.press("space", "enter")
         await until(pilot, lambda: not screen_of(app).others)
+
+    play(app_on(run), script)
+
+
+@pytest.mark.presses("AskRuns.escape")
+def test_escape_leaves_the_runs_beside_this_one_as_they_were(tmp_path: Path) -> None:
+    run = example_run(tmp_path / "cats.run").run
+    example_run(tmp_path / "dogs.run")
+
+    async def script(app: WatchApp, pilot: Pilot[None]) -> None:
+        await pilot.press("o")
+        await until(pilot, lambda: isinstance(app.screen, AskRuns))
+        await pilot.press("space", "escape")
+        await until(pilot, lambda: app.screen is screen_of(app))
+        assert not screen_of(app).others
+
+    play(app_on(run), script)
+
+
+@pytest.mark.presses(
+    "WatchScreen.equals_sign", "WatchScreen.less_than_sign", "WatchScreen.greater_than_sign"
+)
+def test_equals_and_angles_zoom_and_move_where_there_is_no_plus_or_arrow(run: RunDir) -> None:
+    async def script(app: WatchApp, pilot: Pilot[None]) -> None:
+        await pilot.press("2", "equals_sign")
+        zoomed = screen_of(app).viewing.window or (0, 0)
+        assert zoomed[0] > 100
+        await pilot.press("less_than_sign")
+        assert (screen_of(app).viewing.window or (0, 0))[0] < zoomed[0]
+        await pilot.press("greater_than_sign")
+        assert screen_of(app).viewing.window == zoomed
 
     play(app_on(run), script)
 
@@ -288,6 +341,7 @@ def test_the_palette_has_every_command_of_the_screen(run: RunDir) -> None:
     play(app, script)
 
 
+@pytest.mark.presses("Steering.y")
 def test_y_copies_the_command_that_goes_on(tmp_path: Path) -> None:
     recorder = example_run(tmp_path / "cats.run")
     recorder.stop()

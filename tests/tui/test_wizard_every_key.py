@@ -1,88 +1,77 @@
-"""The keys of the wizard that no other test presses, and that none is forgotten."""
+"""The keys of the wizard that no other test presses, and that no key is forgotten."""
 
 from __future__ import annotations
 
-import ast
+import asyncio
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from typing import ClassVar
 
 import pytest
-from textual.binding import Binding
-from textual.dom import DOMNode
+from textual.app import App
+from textual.binding import Binding, BindingType
 from textual.pilot import Pilot
+from textual.screen import Screen
 from textual.widgets import Input, Tree
 
-import sdft.tui.panes
-import sdft.tui.screens
-import sdft.tui.widgets
 from sdft.events import ignore
 from sdft.jobs.demo import prepare_demo
 from sdft.rundir import RunDir
 from sdft.tui.panes.working import WorkingPane
+from sdft.tui.screens.ask import AskYes
 from sdft.tui.screens.ask_run import AskRun
+from sdft.tui.screens.caption import CaptionScreen
 from sdft.tui.screens.help import HelpScreen
 from sdft.tui.screens.label import LabelScreen
 from sdft.tui.screens.mend import MendScreen
 from sdft.tui.screens.recent import AskRecent
 from sdft.tui.screens.run import RunScreen
 from sdft.tui.screens.setting_help import SettingHelp
-from sdft.tui.shell import Shell
 from sdft.tui.starting import Started
 from sdft.tui.widgets.folder_tree import FolderTree
 from sdft.tui.wizard_app import WizardApp
 from tests.tui.piloting import until
+from tests.tui.pressing import claimed_by_tests, declared_keys, watched
 from tests.tui.wizarding import app_for, focus, play, project, ready, shown, type_in, wizard_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:Image.Image.getdata:DeprecationWarning")
 
-HERE = Path(__file__).parent
-TESTS = ("test_wizard_keys.py", "test_wizard_every_key.py", "test_wizard_tmux.py")
-
-
-def declared() -> set[str]:
-    """Return each key that a class of the wizard declares."""
-    keys = {"f1", "q", "ctrl+q", Shell.COMMAND_PALETTE_BINDING}
-    for package in (sdft.tui.panes, sdft.tui.screens, sdft.tui.widgets):
-        for module in iter_modules(package.__path__, f"{package.__name__}."):
-            for one in vars(import_module(module.name)).values():
-                own = isinstance(one, type) and one.__module__ == module.name
-                if own and issubclass(one, DOMNode) and not is_of_the_dashboard(one):
-                    bindings = [
-                        b for b in one.__dict__.get("BINDINGS", ()) if isinstance(b, Binding)
-                    ]
-                    keys |= {key for b in bindings for key in b.key.split(",")}
-    return keys
-
-
-def is_of_the_dashboard(kind: type) -> bool:
-    """Tell whether tests/tui/test_watch_keys.py presses its keys."""
-    return kind.__module__.rpartition(".")[2] in ("watch", "steering", "ask")
-
-
-def pressed() -> set[str]:
-    """Return every text that the tests of the wizard hold, keys among them."""
-    found: set[str] = set()
-    for name in TESTS:
-        tree = ast.parse((HERE / name).read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("press", "keys"):
-                found |= {
-                    part.value
-                    for argument in node.args
-                    for part in ast.walk(argument)
-                    if isinstance(part, ast.Constant) and isinstance(part.value, str)
-                }
-    return found
-
 
 def test_every_key_is_pressed_by_some_test() -> None:
-    assert len(declared()) > 20
-    assert declared() - pressed() == set()
+    """Each class with each of its keys: conftest.py fails a test that does not press its own."""
+    declared = declared_keys()
+    assert len(declared) > 80
+    assert declared == claimed_by_tests(Path(__file__).parent)
 
 
+class Opened(Screen[None]):
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "app.pop_screen")]
+
+
+class Below(Screen[None]):
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape,x", "app.pop_screen")]
+
+
+def test_a_key_counts_only_for_the_screen_whose_action_ran() -> None:
+    async def whole() -> None:
+        app = App[None]()
+        async with app.run_test() as pilot:
+            app.push_screen(Below())
+            app.push_screen(Opened())
+            await pilot.pause()
+            await pilot.press("x", "escape")
+            assert isinstance(app.screen, Below)
+
+    with watched() as ran:
+        asyncio.run(whole())
+    # Nobody took the x, and the Escape of the screen below is another.
+    assert ran == {"Opened.escape"}
+
+
+@pytest.mark.presses(
+    "FolderTree.space", "FolderTree.right", "FolderTree.left", "FolderTree.backspace"
+)
 def test_the_tree_opens_closes_and_goes_up(tmp_path: Path) -> None:
     folder = project(tmp_path / "p")
     (folder / "images" / "more").mkdir()
@@ -112,6 +101,7 @@ def test_the_tree_opens_closes_and_goes_up(tmp_path: Path) -> None:
     play(app_for(folder), script)
 
 
+@pytest.mark.presses("Chosen.minus")
 def test_minus_takes_a_folder_out(tmp_path: Path) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         await pilot.press("f3")
@@ -126,6 +116,7 @@ def test_minus_takes_a_folder_out(tmp_path: Path) -> None:
     play(app_for(project(tmp_path / "p")), script)
 
 
+@pytest.mark.presses("ModelPane.f4")
 def test_f4_opens_the_dialog_of_model_files(tmp_path: Path) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         await pilot.press("f4")
@@ -136,7 +127,13 @@ def test_f4_opens_the_dialog_of_model_files(tmp_path: Path) -> None:
     play(app_for(project(tmp_path / "p")), script)
 
 
-@pytest.mark.parametrize(("key", "command"), [("f6", "caption"), ("f7", "tag")])
+@pytest.mark.parametrize(
+    ("key", "command"),
+    [
+        pytest.param("f6", "caption", marks=pytest.mark.presses("WordsPane.f6")),
+        pytest.param("f7", "tag", marks=pytest.mark.presses("WordsPane.f7")),
+    ],
+)
 def test_captions_and_tags_are_asked_for_by_a_key(tmp_path: Path, key: str, command: str) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         await with_images(app, pilot)
@@ -150,7 +147,13 @@ def test_captions_and_tags_are_asked_for_by_a_key(tmp_path: Path, key: str, comm
     play(app_for(project(tmp_path / "p")), script)
 
 
-@pytest.mark.parametrize("step", ["words", "buckets", "review"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(step, marks=pytest.mark.presses(f"{step.title()}Pane.f8"))
+        for step in ("words", "buckets", "review")
+    ],
+)
 def test_f8_asks_once_more(tmp_path: Path, step: str) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         await wizard_of(app).go_to(step)
@@ -177,7 +180,13 @@ def test_the_review_shows_what_the_run_will_take(tmp_path: Path) -> None:
     play(app, script, size=(160, 50))
 
 
-@pytest.mark.parametrize("key", ["escape", "f1", "q", "enter"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(key, marks=pytest.mark.presses(f"HelpScreen.{key}", f"SettingHelp.{key}"))
+        for key in ("escape", "f1", "q", "enter")
+    ],
+)
 def test_help_closes_by_each_of_its_keys(tmp_path: Path, key: str) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         for opened in (HelpScreen, SettingHelp):
@@ -195,6 +204,7 @@ def test_help_closes_by_each_of_its_keys(tmp_path: Path, key: str) -> None:
     play(app_for(project(tmp_path / "p")), script)
 
 
+@pytest.mark.presses("Shell.ctrl+p", "Shell.q")
 def test_ctrl_p_opens_the_palette_and_q_leaves(tmp_path: Path) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         await pilot.press("ctrl+p")
@@ -210,6 +220,7 @@ def test_ctrl_p_opens_the_palette_and_q_leaves(tmp_path: Path) -> None:
     play(app_for(project(tmp_path / "p")), script)
 
 
+@pytest.mark.presses("MendScreen.ctrl+q")
 def test_a_broken_file_can_be_left_as_it_is(tmp_path: Path) -> None:
     folder = project(tmp_path / "p")
     broken = folder / "config.toml"
@@ -222,12 +233,65 @@ def test_a_broken_file_can_be_left_as_it_is(tmp_path: Path) -> None:
             await pilot.press("ctrl+q")
             await until(pilot, lambda: not app.is_running or app.return_code is not None)
 
-    import asyncio
-
     asyncio.run(whole())
     assert broken.read_text(encoding="utf-8") == "learning_rate = = 3\n"
 
 
+@pytest.mark.presses("CaptionScreen.escape")
+def test_escape_leaves_a_caption_as_it_was(tmp_path: Path) -> None:
+    folder = project(tmp_path / "p")
+    image, caption = folder / "images" / "0.png", folder / "images" / "0.txt"
+    answers: list[bool | None] = []
+
+    async def script(app: WizardApp, pilot: Pilot[None]) -> None:
+        screen = CaptionScreen(image, caption, graphics="none")
+        app.push_screen(screen, answers.append)
+        await shown(app, pilot, "a cat, number 0")
+        await pilot.press("end", *"!!")
+        await shown(app, pilot, "number 0!!")
+        await pilot.press("escape")
+        await until(pilot, lambda: app.screen is wizard_of(app))
+
+    play(app_for(folder), script)
+    assert answers == [False]
+    assert caption.read_text(encoding="utf-8") == "a cat, number 0"
+
+
+@pytest.mark.presses("Fold.enter")
+def test_enter_opens_a_group_and_closes_it_again(tmp_path: Path) -> None:
+    async def script(app: WizardApp, pilot: Pilot[None]) -> None:
+        await wizard_of(app).go_to("training")
+        await until(pilot, lambda: app.screen.query("#group-validation"))
+        app.screen.query_one("#group-validation").focus()
+        await pilot.press("enter")
+        await until(pilot, lambda: app.screen.query("#setting-validation_dir"))
+        await pilot.press("enter")
+        await until(pilot, lambda: not app.screen.query("#setting-validation_dir"))
+
+    play(app_for(project(tmp_path / "p")), script)
+
+
+@pytest.mark.presses("AskYes.left", "AskYes.right")
+def test_arrows_go_from_yes_to_no_and_back(tmp_path: Path) -> None:
+    answers: list[bool | None] = []
+
+    async def script(app: WizardApp, pilot: Pilot[None]) -> None:
+        app.push_screen(AskYes("Sure?"), answers.append)
+        await shown(app, pilot, "Sure")
+        assert app.focused is not None
+        first = app.focused
+        await pilot.press("right")
+        await until(pilot, lambda: app.focused is not first)
+        await pilot.press("left")
+        await until(pilot, lambda: app.focused is first)
+        await pilot.press("right", "enter")
+        await until(pilot, lambda: app.screen is wizard_of(app))
+
+    play(app_for(project(tmp_path / "p")), script)
+    assert answers == [False]
+
+
+@pytest.mark.presses("AskRun.escape", "AskRecent.escape")
 def test_questions_are_left_with_escape(tmp_path: Path) -> None:
     answers: list[object] = []
 
@@ -242,6 +306,7 @@ def test_questions_are_left_with_escape(tmp_path: Path) -> None:
     assert answers == [None, None]
 
 
+@pytest.mark.presses("RunScreen.escape")
 def test_escape_leaves_the_dashboard_and_not_the_run(tmp_path: Path) -> None:
     folder = project(tmp_path / "p")
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

@@ -30,6 +30,7 @@ from tests.tui.wizarding import (
 pytestmark = pytest.mark.filterwarnings("ignore:Image.Image.getdata:DeprecationWarning")
 
 
+@pytest.mark.presses("WizardScreen.f2", "WizardScreen.f3")
 def test_f3_and_f2_go_through_the_steps_and_stop_at_the_ends(tmp_path: Path) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         wizard = wizard_of(app)
@@ -86,6 +87,7 @@ def test_a_file_that_is_no_model_is_said_to_be_none(tmp_path: Path) -> None:
     play(app_for(project(tmp_path / "p")), script)
 
 
+@pytest.mark.presses("FolderTree.enter", "Chosen.delete")
 def test_a_folder_is_counted_under_the_cursor_and_used_with_enter(tmp_path: Path) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         await pilot.press("f3")
@@ -155,6 +157,7 @@ def test_a_folder_that_cannot_be_looked_into_is_said_so(
     play(app_for(folder), script)
 
 
+@pytest.mark.presses("WordsPane.f4", "CaptionScreen.ctrl+s")
 def test_the_words_are_shown_and_a_caption_is_edited_beside_its_picture(tmp_path: Path) -> None:
     folder = project(tmp_path / "p")
 
@@ -174,6 +177,7 @@ def test_the_words_are_shown_and_a_caption_is_edited_beside_its_picture(tmp_path
     play(ready(folder), script)
 
 
+@pytest.mark.presses("WordsPane.f7", "LabelScreen.escape")
 def test_captions_by_a_model_show_the_command_and_why_it_failed(tmp_path: Path) -> None:
     folder = project(tmp_path / "p")
 
@@ -216,6 +220,7 @@ def test_the_cut_off_part_is_dark() -> None:
     assert drawn.getpixel((90, 25)) != (255, 255, 255)
 
 
+@pytest.mark.presses("WizardScreen.ctrl+z", "WizardScreen.ctrl+y")
 def test_a_preset_is_chosen_and_undone_and_done_again(tmp_path: Path) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         wizard = wizard_of(app)
@@ -234,6 +239,7 @@ def test_a_preset_is_chosen_and_undone_and_done_again(tmp_path: Path) -> None:
     play(app_for(project(tmp_path / "p")), script)
 
 
+@pytest.mark.presses("SettingHelp.escape", "Shell.f1")
 def test_a_folded_group_gets_its_fields_when_it_is_opened(tmp_path: Path) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         field = await focus(app, pilot, "min_snr_gamma")
@@ -258,6 +264,7 @@ def test_f1_away_from_fields_explains_the_step(tmp_path: Path) -> None:
     play(app_for(project(tmp_path / "p")), script)
 
 
+@pytest.mark.presses("WizardScreen.ctrl+o")
 def test_jump_mode_gives_the_keys_to_what_a_letter_stands_on(tmp_path: Path) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         await checked(app, pilot)
@@ -284,6 +291,7 @@ def test_the_palette_has_the_keys_of_the_screen_and_of_the_step(tmp_path: Path) 
     play(app_for(project(tmp_path / "p")), script)
 
 
+@pytest.mark.presses("ReviewPane.f5", "WizardScreen.ctrl+s")
 def test_saving_writes_both_files_and_enter_on_a_problem_goes_to_its_field(tmp_path: Path) -> None:
     folder = project(tmp_path / "p")
 
@@ -309,6 +317,7 @@ def test_saving_writes_both_files_and_enter_on_a_problem_goes_to_its_field(tmp_p
     assert toml(folder / "dataset.toml")["datasets"][0]["resolution"] == 512
 
 
+@pytest.mark.presses("ReviewPane.f6")
 def test_f6_copies_the_command(tmp_path: Path) -> None:
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         for _ in range(5):
@@ -320,6 +329,7 @@ def test_f6_copies_the_command(tmp_path: Path) -> None:
     play(app_for(project(tmp_path / "p")), script)
 
 
+@pytest.mark.presses("AskYes.y", "Shell.ctrl+q")
 def test_what_was_not_saved_is_offered_the_next_time(tmp_path: Path) -> None:
     folder = project(tmp_path / "p")
 
@@ -343,6 +353,7 @@ def test_what_was_not_saved_is_offered_the_next_time(tmp_path: Path) -> None:
     assert not (folder / "config.toml").exists()
 
 
+@pytest.mark.presses("WizardScreen.ctrl+r")
 def test_an_earlier_project_is_opened_again(tmp_path: Path) -> None:
     first, second = project(tmp_path / "first"), project(tmp_path / "second")
     app = app_for(first)
@@ -361,6 +372,7 @@ def test_an_earlier_project_is_opened_again(tmp_path: Path) -> None:
     play(app, script)
 
 
+@pytest.mark.presses("MendScreen.ctrl+s")
 def test_a_broken_file_opens_at_its_line_and_goes_on_when_it_is_mended(tmp_path: Path) -> None:
     folder = project(tmp_path / "p")
     broken = "# first\n[general]\nenable_bucket = yes\n[[datasets]]\nresolution = 512\n"

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
-import gc
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from textual.pilot import Pilot
 
 from sdft.tui.folder_look import look_at
-from sdft.tui.shell import quiet_collector
+from sdft.tui.screens.wizard import STEPS
+from sdft.tui.widgets.folder_tree import FolderTree
 from sdft.tui.wizard_app import WizardApp
 from tests.slowness import slowness
+from tests.tui.handlers import LONGEST_S, quiet, timed_handlers
 from tests.tui.piloting import text_of, until
-from tests.tui.wizarding import app_for, checked, play, project, shown
+from tests.tui.wizarding import (
+    Script,
+    checked,
+    focus,
+    play,
+    project,
+    ready,
+    shown,
+    wizard_of,
+)
 
 NUM_IMAGES = 200_000
 
@@ -77,47 +85,74 @@ def test_counts_of_very_many_images_come_bit_by_bit(tmp_path: Path) -> None:
     assert last.coverage(".txt") == 0.5
 
 
+def test_no_step_holds_the_screen_for_50_ms(tmp_path: Path) -> None:
+    """Measures what the event loop does in one go, from the first look at each step to the last."""
+    assert min(measured(tmp_path, walk_through)) < LONGEST_S
+
+
 @pytest.mark.long
 def test_counting_very_many_images_never_holds_the_screen_for_50_ms(tmp_path: Path) -> None:
     """Measures what the event loop does in one go while 200,000 images are counted."""
-    folder = project(tmp_path / "p")
-    many_images(folder, NUM_IMAGES)
-    longest: list[float] = []
-    while len(longest) < 3 and min(longest, default=1.0) >= 0.05:
-        longest.append(longest_handler_s(folder, f"state {len(longest)}"))
-    print(f"longest handler: {min(longest) * 1000:.0f} ms")
-    assert min(longest) < 0.05, longest
+    many_images(tmp_path, NUM_IMAGES)
+    assert min(measured(tmp_path, look_into_a_full_folder)) < LONGEST_S
 
 
-def longest_handler_s(folder: Path, state: str) -> float:
-    busy_s: list[float] = []
+def measured(folder: Path, script: Script) -> list[float]:
+    """Return the longest handler of each of at most three rounds, at the machine's usual speed.
 
-    async def script(app: WizardApp, pilot: Pilot[None]) -> None:
+    Units: seconds.
+    """
+    longest_s: list[float] = []
+    # Once more where it was too slow: a machine that is busy with other things is, now and then.
+    while len(longest_s) < 3 and min(longest_s, default=1.0) >= LONGEST_S:
+        project(folder / f"round {len(longest_s)}")
+        app = ready(folder / f"round {len(longest_s)}", graphics="none")
+        before = slowness()
+        took_s = longest_handler_s(app, script)
+        # Cores that others share are slower for everything: the limit is for their usual speed.
+        longest_s.append(took_s / max(before, slowness()))
+    print(f"longest handler: {1000 * min(longest_s):.0f} ms at the usual speed")
+    return longest_s
+
+
+def longest_handler_s(app: WizardApp, script: Script) -> float:
+    longest_s = 0.0
+
+    async def timed(app: WizardApp, pilot: Pilot[None]) -> None:
+        nonlocal longest_s
         await checked(app, pilot)
-        original = asyncio.events.Handle._run
+        with timed_handlers() as busy_s:
+            await script(app, pilot)
+        longest_s = max(busy_s)
 
-        def timed(handle: asyncio.Handle) -> None:
-            begun_s = time.thread_time()
-            original(handle)
-            busy_s.append(time.thread_time() - begun_s)
+    with quiet():
+        play(app, timed)
+    return longest_s
 
-        await pilot.press("f3")
-        await shown(app, pilot, "▶ many")
-        asyncio.events.Handle._run = timed  # type: ignore[method-assign]
-        try:
-            # From folder to folder, as somebody does who looks for the right one.
-            for key in ("down", "down", "up", "down", "space", "down"):
-                await pilot.press(key)
-            await until(pilot, lambda: "200,000" in text_of(app))
-        finally:
-            asyncio.events.Handle._run = original  # type: ignore[method-assign]
 
-    gc.collect()
-    thresholds = gc.get_threshold()
-    quiet_collector()  # as the command does
-    try:
-        play(app_for(folder, state=state), script)
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)
-    return max(busy_s)
+async def walk_through(app: WizardApp, pilot: Pilot[None]) -> None:
+    wizard = wizard_of(app)
+    for key, steps in (("f3", STEPS[1:]), ("f2", STEPS[-2::-1])):
+        for step in steps:
+            await pilot.press(key)
+            await until(pilot, lambda step=step: wizard.step == step)
+            await until(pilot, wizard.pane.is_filled.is_set)
+            await pilot.pause(0.2)
+    await focus(app, pilot, "min_snr_gamma")
+    await pilot.press("5", "f1")
+    await pilot.pause(0.2)
+    await pilot.press("escape", "ctrl+o")
+    await pilot.pause(0.2)
+    await pilot.press("escape", "ctrl+z")
+    await pilot.pause(0.2)
+
+
+async def look_into_a_full_folder(app: WizardApp, pilot: Pilot[None]) -> None:
+    await pilot.press("f3")
+    await shown(app, pilot, "▶ images")
+    app.screen.query_one(FolderTree).path = app.cwd.parent
+    await shown(app, pilot, "▶ many")
+    # From folder to folder, as somebody does who looks for the right one.
+    for key in ("down", "down", "up", "down", "space", "down", "up", "up"):
+        await pilot.press(key)
+    await until(pilot, lambda: "200,000" in text_of(app))

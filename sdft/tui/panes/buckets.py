@@ -19,10 +19,11 @@ from textual.worker import get_current_worker
 from sdft.tui.commands import Done
 from sdft.tui.fates_file import read_some
 from sdft.tui.panes.fields import FIELDS_OF
+from sdft.tui.panes.pane import SLICE, Make
 from sdft.tui.panes.working import WorkingPane, number, problem_words
 from sdft.tui.picture import SmallPicture, picture_widget, read_picture
 from sdft.tui.rows import literal
-from sdft.tui.widgets.setting_field import SettingField
+from sdft.tui.widgets.ground import Row
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,6 +40,8 @@ SHADE = 0.25
 
 class BucketsPane(WorkingPane):
     """Settings, the table with its bars, the images of one bucket, one image with its crop."""
+
+    HAS_DATASETS: ClassVar = True
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("f8", "again", "key.again", show=False)]
 
@@ -59,11 +62,10 @@ class BucketsPane(WorkingPane):
 
     def compose(self) -> ComposeResult:
         yield Static(Content(self.words("buckets.title")), classes="pane-title")
-        with Horizontal():
+        with Row():
             with VerticalScroll(id="buckets-fields", classes="fields", can_focus=False):
-                for name in FIELDS:
-                    yield SettingField(name)
-            with Vertical(id="buckets-right"):
+                yield from self.fields(FIELDS[:SLICE])
+            with Vertical(id="buckets-right", classes="second"):
                 yield Static("", id="buckets-counts", classes="counts")
                 yield OptionList(id="bucket-rows", compact=True, markup=False)
                 with Horizontal(id="bucket-images-part"):
@@ -71,6 +73,9 @@ class BucketsPane(WorkingPane):
                     with Vertical(id="crop-part"):
                         yield Static("", id="crop-words")
                         yield Vertical(id="crop-picture")
+
+    def later(self) -> tuple[str, Sequence[Make]]:
+        return "#buckets-fields", self.later_fields(FIELDS)
 
     def command(self, scratch: Path) -> Sequence[str]:
         fates = str(scratch / "fates.jsonl")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import ClassVar
@@ -9,7 +10,7 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import DirectoryTree, Input, OptionList, Static
@@ -21,10 +22,10 @@ from sdft.tui.draft import DATASET, Draft, without_subset
 from sdft.tui.draft_values import Checked, image_dirs
 from sdft.tui.folder_look import FolderCounts, look_at, with_folder
 from sdft.tui.panes.fields import FIELDS_OF
-from sdft.tui.panes.pane import Edit, Pane
+from sdft.tui.panes.pane import SLICE, Edit, Make, Pane
 from sdft.tui.rows import literal, table
 from sdft.tui.widgets.folder_tree import FolderTree
-from sdft.tui.widgets.setting_field import SettingField
+from sdft.tui.widgets.ground import Row
 from sdft.views.text import visible
 
 FIELDS = FIELDS_OF["images"]
@@ -50,13 +51,15 @@ class Chosen(OptionList):
 class ImagesPane(Pane):
     """A tree of folders, the counts of the one under the cursor, and those that were chosen."""
 
+    HAS_DATASETS: ClassVar = True
+
     class Counted(Message):
         def __init__(self, counts: FolderCounts) -> None:
             super().__init__()
             self.counts = counts
 
     def __init__(self) -> None:
-        super().__init__(id="step-images")
+        super().__init__("step-images")
         self._counts: FolderCounts | None = None
         self._dirs: list[str] = []
         self._asked: Path | None = None
@@ -64,20 +67,22 @@ class ImagesPane(Pane):
     def compose(self) -> ComposeResult:
         yield Static(Content(self.words("folders.title")), classes="pane-title")
         yield Input(placeholder=self.words("folders.type"), id="folder-path", compact=True)
-        with Horizontal():
+        with Row():
             yield FolderTree(self.wizard_start(), id="folders")
-            with VerticalScroll(id="images-right", can_focus=False):
+            with VerticalScroll(id="images-right", classes="second", can_focus=False):
                 yield Static("", id="folder-counts", classes="counts")
                 yield Static(Content(self.words("folders.chosen")), classes="pane-heading")
                 yield Chosen(id="chosen", compact=True, markup=False)
                 with Vertical(id="subset-fields"):
-                    for name in FIELDS:
-                        yield SettingField(name)
+                    yield from self.fields(FIELDS[:SLICE])
+
+    def later(self) -> tuple[str, Sequence[Make]]:
+        return "#subset-fields", self.later_fields(FIELDS)
 
     def wizard_start(self) -> Path:
         """Return where the tree begins: above the first chosen folder, or the current folder."""
         draft = self.wizard.draft
-        dirs = image_dirs(draft)
+        dirs = image_dirs(draft, self.wizard.dataset)
         if dirs and dirs[0]:
             first = resolve_path(dirs[0], self.cwd, draft.file(DATASET).path.parent)
             if first.is_dir():
@@ -88,7 +93,7 @@ class ImagesPane(Pane):
         self.query_one("#folders").focus()
 
     def show(self, draft: Draft, checked: Checked) -> None:
-        dirs = image_dirs(draft)
+        dirs = image_dirs(draft, self.wizard.dataset)
         has_subset = bool(dirs)
         self.query_one("#subset-fields").display = has_subset
         if has_subset:
@@ -176,18 +181,20 @@ class ImagesPane(Pane):
         if not counts.images:
             self.app.notify(self.words("folders.only_folders"), severity="warning", markup=False)
         draft = self.wizard.draft
-        if with_folder(draft, counts) == draft:
+        add = partial(with_folder, counts=counts, dataset=self.wizard.dataset)
+        if add(draft) == draft:
             self.app.notify(self.words("folders.already"), markup=False)
             return
-        self.post_message(Edit("image_dir", partial(with_folder, counts=counts)))
+        self.post_message(Edit("image_dir", add))
         self.app.notify(self.words("folders.added", path=visible(str(counts.path))), markup=False)
 
     def on_chosen_take_out(self, event: Chosen.TakeOut) -> None:
         event.stop()
-        number = event.number
+        number, dataset = event.number, self.wizard.dataset
 
         def change(draft: Draft) -> Draft:
-            return draft.with_text(DATASET, without_subset(draft.file(DATASET).text, number))
+            text = without_subset(draft.file(DATASET).text, number, dataset)
+            return draft.with_text(DATASET, text)
 
         if number < len(self._dirs):
             self.wizard.subset = 0

@@ -22,7 +22,6 @@ from sdft.tui.draft_values import Checked, stated, with_setting
 from sdft.tui.panes.fields import FIELDS_OF
 from sdft.tui.panes.pane import Edit, Pane
 from sdft.tui.rows import literal, table
-from sdft.tui.widgets.setting_field import SettingField
 from sdft.units import format_bytes
 
 if TYPE_CHECKING:
@@ -46,18 +45,17 @@ class ModelPane(Pane):
             self.sha256 = sha256
 
     def __init__(self) -> None:
-        super().__init__(id="step-model")
+        super().__init__("step-model")
         self._looked_at = ""
         self._found: Found | None = None
 
     def compose(self) -> ComposeResult:
         yield Static(Content(self.words("model.title")), classes="pane-title")
-        yield SettingField(FIELDS[0])
+        yield from self.fields(FIELDS[:1])
         yield Button(self.words("model.browse"), id="browse", compact=True)
         with VerticalScroll(id="model-scroll", can_focus=False):
             yield Static("", id="model-facts")
-            for name in FIELDS[1:]:
-                yield SettingField(name)
+            yield from self.fields(FIELDS[1:])
 
     def show(self, draft: Draft, checked: Checked) -> None:
         super().show(draft, checked)

@@ -21,6 +21,7 @@ from sdft.tui.draft_values import Checked
 from sdft.tui.panes.working import WorkingPane, problem_words
 from sdft.tui.rows import literal, table
 from sdft.tui.starting import train_words
+from sdft.tui.widgets.ground import Row
 from sdft.views.plan_text import advice, plan_rows
 
 PROBLEM_ROWS = 6
@@ -44,10 +45,10 @@ class ReviewPane(WorkingPane):
         words = self.words
         yield Static(Content(words("review.title")), classes="pane-title")
         yield OptionList(id="problems", compact=True, markup=False)
-        with Horizontal(id="review-parts"):
+        with Row(id="review-parts"):
             with VerticalScroll(id="plan-box"):
                 yield Static("", id="plan")
-            with VerticalScroll(id="files-box"):
+            with VerticalScroll(id="files-box", classes="second"):
                 yield Static("", id="files")
         with Horizontal(id="review-buttons"):
             yield Button(words("review.start"), id="start", variant="primary", compact=True)
@@ -105,7 +106,8 @@ class ReviewPane(WorkingPane):
     def _jump(self, event: OptionList.OptionSelected) -> None:
         event.stop()
         if event.option_index < len(self._fields):
-            self.wizard.go_to_field(self._fields[event.option_index])
+            dataset = self.wizard.checked.datasets[event.option_index]
+            self.wizard.go_to_field(self._fields[event.option_index], dataset)
 
     @on(Button.Pressed, "#start")
     def action_start(self) -> None:

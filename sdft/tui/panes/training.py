@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
-from textual.widgets import Collapsible, Select, Static
+from textual.widgets import Select, Static
 
 from sdft.config.preset import PRESETS
 from sdft.config.settings import settings_of
@@ -18,10 +18,11 @@ from sdft.tui.draft import Draft
 from sdft.tui.draft_values import Checked, stated, typed_of, with_preset
 from sdft.tui.figure import ChartLine, ChartPlan
 from sdft.tui.panes.fields import FIELDS_OF
-from sdft.tui.panes.pane import Edit, Pane
+from sdft.tui.panes.pane import SLICE, Edit, Make, Pane
 from sdft.tui.rate_curve import rate_points
 from sdft.tui.widgets.chart import Chart
-from sdft.tui.widgets.setting_field import SettingField
+from sdft.tui.widgets.fold import Fold
+from sdft.tui.widgets.ground import Row
 from sdft.views.series import Point
 
 FIELDS = FIELDS_OF["training"]
@@ -47,25 +48,21 @@ class TrainingPane(Pane):
     """Fields on the left, the learning rate's curve on the right."""
 
     def __init__(self) -> None:
-        super().__init__(id="step-training")
+        super().__init__("step-training")
         self._points: tuple[list[Point], int] | None = None
 
     def compose(self) -> ComposeResult:
         words = self.words
         yield Static(Content(words("training.title")), classes="pane-title")
-        with Horizontal():
+        with Row():
             with VerticalScroll(id="training-fields", can_focus=False):
                 with Horizontal(classes="setting-row"):
                     yield Static(Content(words("training.preset")), classes="setting-name")
                     rows = [(self._preset_words(name), name) for name in PRESETS]
                     yield Select(rows, prompt="-", compact=True, id="preset")
-                for name in FIELDS:
-                    yield SettingField(name)
-                for group, names in folded_groups().items():
-                    name = words(_group(group)) if _group(group) in words else group
-                    title = words("training.group", group=name, number=len(names))
-                    yield Collapsible(title=title, id=_id(group), classes="group")
-            with Vertical(id="training-right"):
+                yield from self.fields(FIELDS[:SLICE])
+                yield Vertical(id="training-more", classes="second")
+            with Vertical(id="training-right", classes="second"):
                 yield Chart(empty=words("training.no_curve"), id="rate")
                 yield Static(Content(words("training.signs")), id="signs")
 
@@ -105,26 +102,47 @@ class TrainingPane(Pane):
         if name != typed_of(stated(self.wizard.draft, "preset").value):
             self.post_message(Edit("preset", partial(with_preset, name=name)))
 
-    async def on_collapsible_expanded(self, event: Collapsible.Expanded) -> None:
-        """Make a group's fields when it is opened: all of them at once would hold up the screen."""
-        event.stop()
-        await self._fill(event.collapsible)
+    # The groups that are folded.
 
-    async def _fill(self, group: Collapsible) -> None:
-        contents = group.query_one(Collapsible.Contents)
-        if not contents.children:
-            names = next(names for one, names in folded_groups().items() if _id(one) == group.id)
-            fields = [SettingField(name) for name in names]
-            await contents.mount_all(fields)
-            self.show_fields(fields, self.wizard.draft, self.wizard.checked)
+    def later(self) -> tuple[str, Sequence[Make]]:
+        return "#training-more", [*self.later_fields(FIELDS), self._folds]
+
+    def _folds(self) -> Sequence[Fold]:
+        words = self.words
+        folds = []
+        for group, names in folded_groups().items():
+            name = words(_group(group)) if _group(group) in words else group
+            title = words("training.group", group=name, number=len(names))
+            folds.append(Fold(title, id=_id(group)))
+        return folds
+
+    def on_fold_toggled(self, event: Fold.Toggled) -> None:
+        event.stop()
+        fold = event.fold
+        if fold.is_open:
+            self.run_worker(self._unfold(fold), group=str(fold.id))
+        else:
+            self.query(f"#{fold.id}-fields").remove()
+
+    async def _unfold(self, fold: Fold) -> None:
+        """Make a group's fields; all groups' fields at once would hold up the screen."""
+        if self.query(f"#{fold.id}-fields"):
+            return
+        names = next(names for group, names in folded_groups().items() if _id(group) == fold.id)
+        place = Vertical(id=f"{fold.id}-fields", classes="folded")
+        await self.query_one("#training-more").mount(place, after=fold)
+        await place.mount_all(self.fields(names[:SLICE]))
+        await self.mount_in_slices(place, self.later_fields(names))
+        place.scroll_visible()
 
     async def open_field(self, name: str) -> None:
-        """Unfold the group that a setting is in, so that it can take the keys."""
+        await super().open_field(name)
         for group, names in folded_groups().items():
             if name in names:
-                folded = self.query_one(f"#{_id(group)}", Collapsible)
-                await self._fill(folded)
-                folded.collapsed = False
+                fold = self.query_one(f"#{_id(group)}", Fold)
+                with self.prevent(Fold.Toggled):
+                    fold.is_open = True
+                await self._unfold(fold)
 
 
 def _curve(points: list[Point], title: str, ascii_only: bool) -> ChartPlan:

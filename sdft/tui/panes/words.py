@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
+from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
@@ -18,13 +18,14 @@ from sdft.config.values import resolve_path
 from sdft.dataset.word_files import with_dot, words_file
 from sdft.tui.commands import Done
 from sdft.tui.draft import DATASET
-from sdft.tui.draft_values import image_dirs, stated
+from sdft.tui.draft_values import image_dirs
 from sdft.tui.panes.fields import FIELDS_OF
+from sdft.tui.panes.pane import SLICE, Make
 from sdft.tui.panes.working import WorkingPane, number, problem_words
 from sdft.tui.rows import literal
 from sdft.tui.screens.caption import CaptionScreen
 from sdft.tui.screens.label import LabelScreen
-from sdft.tui.widgets.setting_field import SettingField
+from sdft.tui.widgets.ground import Row
 
 FIELDS = FIELDS_OF["words"]
 
@@ -34,6 +35,8 @@ NUM_SHOWN = 200
 
 class WordsPane(WorkingPane):
     """Fields on the left; on the right an epoch's words, use by use."""
+
+    HAS_DATASETS: ClassVar = True
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("f4", "edit", "key.edit_caption"),
@@ -48,15 +51,17 @@ class WordsPane(WorkingPane):
 
     def compose(self) -> ComposeResult:
         yield Static(Content(self.words("words.title")), classes="pane-title")
-        with Horizontal():
+        with Row():
             with VerticalScroll(id="words-fields", classes="fields", can_focus=False):
-                for name in FIELDS:
-                    yield SettingField(name)
-            with Vertical(id="words-right"):
+                yield from self.fields(FIELDS[:SLICE])
+            with Vertical(id="words-right", classes="second"):
                 yield Static("", id="words-counts", classes="counts")
                 yield OptionList(id="words-rows", compact=True, markup=False)
                 with VerticalScroll(id="words-box", can_focus=False):
                     yield Static("", id="words-one")
+
+    def later(self) -> tuple[str, Sequence[Make]]:
+        return "#words-fields", self.later_fields(FIELDS)
 
     def command(self, scratch: Path) -> Sequence[str]:
         return ["words", str(scratch / "step-words.toml"), "--limit", str(NUM_SHOWN)]
@@ -109,23 +114,23 @@ class WordsPane(WorkingPane):
             self.app.notify(self.words("words.none_chosen"), markup=False)
             return
         image = self.cwd / str(self.rows[position]["path"])
-        if stated(draft, "metadata_file", subset=self.wizard.subset).value:
+        if self.stated("metadata_file", draft).value:
             self.app.notify(self.words("words.in_metadata"), severity="warning", markup=False)
             return
-        extension = str(stated(draft, "caption_extension", subset=self.wizard.subset).value)
+        extension = str(self.stated("caption_extension", draft).value)
         file = words_file(image, with_dot(extension))
         self.app.push_screen(CaptionScreen(image, file, graphics=self.wizard.graphics), self._back)
 
     def action_label(self, command: str) -> None:
         """Caption or tag the images by a model, with its progress."""
         draft = self.wizard.draft
-        dirs = [name for name in image_dirs(draft) if name]
+        dirs = [name for name in image_dirs(draft, self.wizard.dataset) if name]
         if not dirs:
             self.app.notify(self.words("words.no_folder"), severity="warning", markup=False)
             return
         base = draft.file(DATASET).path.parent
         folders = [str(resolve_path(name, self.cwd, base)) for name in dirs]
-        extension = str(stated(draft, "caption_extension", subset=self.wizard.subset).value)
+        extension = str(self.stated("caption_extension", draft).value)
         self.app.push_screen(LabelScreen(command, folders, extension, self.cwd), self._back)
 
     def action_again(self) -> None:

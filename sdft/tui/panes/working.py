@@ -32,7 +32,7 @@ class WorkingPane(Pane):
             self.asked = asked
 
     def __init__(self, id: str) -> None:
-        super().__init__(id=id)
+        super().__init__(id)
         self.asked = ""
         """The settings that the command was asked about last."""
         self.done: Done | None = None

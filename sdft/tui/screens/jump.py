@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from textual.app import ComposeResult
 from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widget import Widget
@@ -20,12 +19,17 @@ class JumpScreen(ModalScreen[Widget | None]):
         super().__init__(id="jump")
         self._targets = dict(zip(LETTERS, targets, strict=False))
 
-    def compose(self) -> ComposeResult:
-        for letter, target in self._targets.items():
-            label = Label(letter, classes="jump-letter")
-            region = target.region
-            label.styles.offset = (max(region.x - 3, 0), region.y)
-            yield label
+    def on_mount(self) -> None:
+        # After what lies below is painted: both at once would hold up the keys.
+        self.call_after_refresh(self._show_letters)
+
+    async def _show_letters(self) -> None:
+        await self.mount_all(self._letter(*pair) for pair in self._targets.items())
+
+    def _letter(self, letter: str, target: Widget) -> Label:
+        label = Label(letter, classes="jump-letter")
+        label.styles.offset = (max(target.region.x - 3, 0), target.region.y)
+        return label
 
     def on_key(self, event: Key) -> None:
         event.stop()

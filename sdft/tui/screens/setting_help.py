@@ -28,16 +28,15 @@ class SettingHelp(Question[None]):
     def compose(self) -> ComposeResult:
         setting, stated, words = self._field.setting, self._field.stated, self.words
         rows = [
-            (words("setting.wanted"), setting.wanted),
-            (words("setting.unit"), setting.unit or ""),
+            (words("setting.wanted"), words.phrase(setting.wanted)),
+            (words("setting.unit"), words.phrase(setting.unit or "")),
             (words("setting.default"), typed_of(setting.default)),
             (words("setting.choices"), ", ".join(setting.choices)),
             (words("setting.flag"), f"--{setting.flag}"),
         ]
-        if stated is not None:
-            rows.append((words("setting.set_by"), words(f"setting.by_{stated.source}")))
+        rows.append((words("setting.set_by"), words(f"setting.by_{stated.source}")))
         if self._field.problem is not None:
-            rows.append((words("setting.problem"), str(self._field.problem)))
+            rows.append((words("setting.problem"), str(words.problem(self._field.problem))))
         lines = [
             Content.assemble(Content.styled(f"{name}  ", "$foreground-muted"), literal(value))
             for name, value in rows

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import import_module
 from math import ceil
@@ -15,14 +17,14 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.widgets import ContentSwitcher, Input, Static, Tab, Tabs
+from textual.widgets import ContentSwitcher, Input, Select, Static, Tab, Tabs
 from textual.worker import get_current_worker
 
 from sdft.config.document import shown
 from sdft.config.training import TrainingSettings
 from sdft.errors import Problem
 from sdft.tui.draft import Draft, History
-from sdft.tui.draft_values import Checked, check, with_setting
+from sdft.tui.draft_values import Checked, check, typed_of, with_setting
 from sdft.tui.keeping import Keeping
 from sdft.tui.panes.fields import step_of
 from sdft.tui.panes.pane import Edit, Pane
@@ -52,9 +54,9 @@ WIDTHS = ((0, "-narrow"), (100, "-wide"))
 HEIGHTS = ((0, "-low"), (32, "-high"))
 
 
-def pane_class(step: str) -> type[Pane]:
+def pane_class(step: str) -> Callable[[], Pane]:
     """Import a step's pane: all of them at the start would keep the first one waiting."""
-    found: type[Pane] = getattr(import_module(f"sdft.tui.panes.{step}"), PANES[step])
+    found: Callable[[], Pane] = getattr(import_module(f"sdft.tui.panes.{step}"), PANES[step])
     return found
 
 
@@ -84,16 +86,20 @@ class WizardScreen(Launching):
         self.HORIZONTAL_BREAKPOINTS = list(WIDTHS)
         self.VERTICAL_BREAKPOINTS = list(HEIGHTS)
         self.history = History(draft)
-        self.checked = Checked(config=None, problems=(), notices=(), fields=())
+        self.checked = Checked(config=None, problems=(), notices=(), fields=(), datasets=())
         self.is_checked = False
         self.cwd = cwd
         self.keeping = keeping
         self.graphics = graphics
+        self.dataset = 0
+        """Which of the file's datasets the fields show."""
         self.subset = 0
         """Which folder's own settings the fields show."""
         self.batches = 0
         """Of an epoch, as the buckets were last planned; 0 while it is not known."""
         self.step = STEPS[0]
+        self._hinted: SettingField | None = None
+        """The field that the help at the foot is of."""
 
     model_problem: reactive[str] = reactive("", init=False)
     """Why the model's file cannot be trained on; the settings' checks do not open it."""
@@ -145,20 +151,31 @@ class WizardScreen(Launching):
         """Bring up a step; its pane is made at the first time."""
         panes = self.query_one("#panes", ContentSwitcher)
         name = f"step-{step}"
-        if not panes.query(f"#{name}"):
-            pane = pane_class(step)()
+        pane = self._pane_of(step)
+        if pane is None:
+            # Somebody may be here before all is imported.
+            pane = (await asyncio.to_thread(pane_class, step))()
             pane.display = False
             await panes.mount(pane)
+        pane.go_down()
         self.step = step
         panes.current = name
         with self.prevent(Tabs.TabActivated):
             self.query_one("#steps", Tabs).active = f"tab-{step}"
         self._show()
-        self.pane.first_focus()
+        pane.first_focus()
+        pane.come_up()
+
+    def _pane_of(self, step: str) -> Pane | None:
+        """Return the pane of a step that was looked at before."""
+        panes = (one for one in self.query_one("#panes").children if isinstance(one, Pane))
+        return next((pane for pane in panes if pane.id == f"step-{step}"), None)
 
     @property
     def pane(self) -> Pane:
-        return self.query_one(f"#step-{self.step}", Pane)
+        pane = self._pane_of(self.step)
+        assert pane is not None
+        return pane
 
     @on(Tabs.TabActivated, "#steps")
     async def _tab_chosen(self, event: Tabs.TabActivated) -> None:
@@ -172,7 +189,19 @@ class WizardScreen(Launching):
         if 0 <= at < len(STEPS):
             await self.go_to(STEPS[at])
 
-    def go_to_field(self, name: str) -> None:
+    @on(Select.Changed, "#dataset")
+    def _dataset_chosen(self, event: Select.Changed) -> None:
+        event.stop()
+        if isinstance(event.value, int) and event.value != self.dataset:
+            self._choose_dataset(event.value)
+
+    def _choose_dataset(self, dataset: int) -> None:
+        self.dataset, self.subset = dataset, 0
+        self._show()
+
+    def go_to_field(self, name: str, dataset: int | None = None) -> None:
+        if dataset is not None and dataset != self.dataset:
+            self._choose_dataset(dataset)
         self.run_worker(self._to_field(name), exclusive=True, group="jump")
 
     async def _to_field(self, name: str) -> None:
@@ -213,7 +242,9 @@ class WizardScreen(Launching):
 
     def on_setting_field_edited(self, event: SettingField.Edited) -> None:
         event.stop()
-        draft = with_setting(self.draft, event.name, event.typed, subset=self.subset)
+        draft = with_setting(
+            self.draft, event.name, event.typed, subset=self.subset, dataset=self.dataset
+        )
         self.edit(draft, event.name, joins=event.is_typing)
         if not event.is_typing:
             # What was emptied may have a value still, from a preset.
@@ -259,7 +290,10 @@ class WizardScreen(Launching):
         self.checked = self._with_model_problem(event.checked)
         self.is_checked = True
         for step in STEPS:
-            self.query_one(f"#tab-{step}", Tab).label = self._tab(step)
+            tab = self.query_one(f"#tab-{step}", Tab)
+            label = self._tab(step)
+            if tab.label != label:
+                tab.label = label
         self._show()
 
     def _with_model_problem(self, checked: Checked) -> Checked:
@@ -268,14 +302,17 @@ class WizardScreen(Launching):
             return checked
         problem = Problem(self.model_problem.split("\n")[0], name)
         return replace(
-            checked, problems=(problem, *checked.problems), fields=(name, *checked.fields)
+            checked,
+            problems=(problem, *checked.problems),
+            fields=(name, *checked.fields),
+            datasets=(None, *checked.datasets),
         )
 
     def _show(self) -> None:
         """Draw the draft in the pane that is up."""
-        for pane in self.query(Pane):
-            if pane.display and pane.is_mounted:
-                pane.show(self.draft, self.checked)
+        pane = self._pane_of(self.step)
+        if pane is not None and pane.is_mounted:
+            pane.show(self.draft, self.checked)
 
     # Rows around the panes.
 
@@ -295,24 +332,28 @@ class WizardScreen(Launching):
             "   ",
             Content.styled(mark, "$warning" if draft.is_changed else "$success"),
         )
-        self.query_one("#wizard-title", Static).update(title)
+        self.query_one("#wizard-title", Static).update(title, layout=False)
 
     def on_setting_field_entered(self, event: SettingField.Entered) -> None:
         event.stop()
         self.history = self.history.settled()
         hint = self.query_one("#hint", Static)
-        if event.field is None:
-            hint.update("")
+        if not event.has_keys:
+            # A field on another step may say that it was left after the new one was entered.
+            if event.field is self._hinted:
+                hint.update("", layout=False)
             return
+        self._hinted = event.field
         setting = event.field.setting
-        facts = [setting.range] if setting.range else []
+        facts = [self.words.phrase(setting.range)] if setting.range else []
         if setting.default is not None:
-            facts.append(self.words("wizard.default", value=setting.default))
+            facts.append(self.words("wizard.default", value=typed_of(setting.default)))
         hint.update(
             Content.assemble(
                 literal(self.words.hint(setting.name, setting.help)),
                 literal(f"  ({'; '.join(facts)})" if facts else "", "$foreground-muted"),
-            )
+            ),
+            layout=False,
         )
 
     # Files and runs.

@@ -39,7 +39,7 @@ class KeyRow(Static, can_focus=False):
         shown = self._row()
         # The same again would be sent to the terminal again.
         if shown != self.content:
-            self.update(shown)
+            self.update(shown, layout=False)
 
     def _row(self) -> Content:
         parts: list[Content] = []

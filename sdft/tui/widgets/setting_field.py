@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical
 from textual.content import Content
 from textual.events import DescendantBlur, DescendantFocus
 from textual.message import Message
@@ -14,6 +13,7 @@ from textual.widgets import Checkbox, Input, Select, Static
 
 from sdft.config.settings import Setting
 from sdft.errors import Problem
+from sdft.language import Words
 from sdft.tui.draft_values import Stated, declared, typed_of
 from sdft.tui.rows import literal
 
@@ -33,7 +33,7 @@ class Tick(Checkbox):
         return Content.styled(f"[{'x' if self.value else ' '}]", style)
 
 
-class SettingField(Vertical):
+class SettingField(Widget):
     """Shows the value that counts; typing posts `Edited`. Knows nothing of files."""
 
     class Edited(Message):
@@ -48,16 +48,18 @@ class SettingField(Vertical):
     class Entered(Message):
         """The field took or lost the keys."""
 
-        def __init__(self, field: SettingField | None) -> None:
+        def __init__(self, field: SettingField, *, has_keys: bool) -> None:
             super().__init__()
             self.field = field
+            self.has_keys = has_keys
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, stated: Stated, problem: Problem | None, words: Words) -> None:
         super().__init__(id=f"setting-{name}", classes="setting")
         self.setting: Setting = declared(name)
-        self.stated: Stated | None = None
-        self.problem: Problem | None = None
-        self._next: tuple[Stated, Problem | None] | None = None
+        self.stated = stated
+        self.problem = problem
+        self._words = words
+        self._editor: Widget | None = None
 
     @property
     def has_choice(self) -> bool:
@@ -69,67 +71,95 @@ class SettingField(Vertical):
         return self.setting.choices or ("true", "false") * self.setting.is_flag
 
     def compose(self) -> ComposeResult:
-        with Horizontal(classes="setting-row"):
-            yield Static(self._name_row(), classes="setting-name")
-            yield self._editor()
-        yield Static("", classes="setting-problem")
+        self._editor = self._made_editor()
+        yield self._editor
+        if self.problem is not None:
+            yield self._problem_row()
 
-    def _editor(self) -> Widget:
-        setting = self.setting
+    def _made_editor(self) -> Widget:
+        """Return the editor with the value in it: what comes later costs another layout."""
+        setting, typed = self.setting, typed_of(self.stated.value)
         if setting.is_flag and setting.default is not None:
-            return Tick("", compact=True, classes="editor")
+            return Tick("", self.stated.value is True, compact=True, classes="editor")
         if (self.has_choice or setting.is_flag) and not setting.is_list:
-            rows = [(choice, choice) for choice in self.choices]
-            is_open = setting.default is None
-            return Select(rows, prompt="-", allow_blank=is_open, compact=True, classes="editor")
+            return Select(
+                self._rows(typed),
+                value=typed or Select.NULL,
+                prompt="-",
+                allow_blank=setting.default is None or not typed,
+                compact=True,
+                classes="editor",
+            )
         known = SuggestFromList(setting.choices, case_sensitive=False) if setting.choices else None
-        return Input(compact=True, suggester=known, select_on_focus=False, classes="editor")
+        return Input(typed, compact=True, suggester=known, select_on_focus=False, classes="editor")
 
-    def _name_row(self) -> Content:
-        source = self.stated.source if self.stated else "default"
+    def _rows(self, typed: str) -> list[tuple[str, str]]:
+        """Return the choices; what a file says is among them, though it is none."""
+        others = [typed] if typed and typed not in self.choices else []
+        return [(choice, choice) for choice in (*self.choices, *others)]
+
+    def render(self) -> Content:
+        """Return the name; the editor lies over the rest of the row.
+
+        A field is two widgets, since what a step costs when it comes up is counted in widgets.
+        """
+        source = self.stated.source
         style = "" if source in ("dataset", "config") else "$foreground-muted"
-        unit = f" {self.setting.unit}" if self.setting.unit else ""
-        return Content.assemble(
+        unit = f" {self._words.phrase(self.setting.unit)}" if self.setting.unit else ""
+        name = Content.assemble(
             Content.styled(f"{SIGNS[source]} ", "$foreground-muted"),
             Content.styled(self.setting.name, style),
             Content.styled(unit, "$foreground-muted"),
         )
+        if self._editor is None:
+            return name
+        return name.truncate(self._editor.styles.margin.left - 1, ellipsis=True)
+
+    def _problem_row(self) -> Static:
+        return Static(self._problem_words(), classes="setting-problem")
+
+    def _problem_words(self) -> Content:
+        if self.problem is None:
+            return Content("")
+        told = self._words.problem(self.problem)
+        return literal(f"{told.what}. {told.fix}".rstrip(". "))
 
     def show(self, stated: Stated, problem: Problem | None) -> None:
         """Draw a value and what is wrong with it. What is being typed is left alone."""
-        self._next = (stated, problem)
-        if not self.query(".editor"):
+        has_other_source = self.stated.source != stated.source
+        has_other_problem = self.problem != problem
+        self.stated, self.problem = stated, problem
+        if self._editor is None:
+            # Drawn when the field is made.
             return
-        typed = typed_of(stated.value)
-        is_same_source = self.stated is not None and self.stated.source == stated.source
-        self.stated = stated
-        if not is_same_source:
-            self.query_one(".setting-name", Static).update(self._name_row())
-        if problem != self.problem:
-            self.problem = problem
-            row = self.query_one(".setting-problem", Static)
-            words = f"{problem.what}. {problem.fix}".rstrip(". ") if problem else ""
-            row.update(literal(words))
-            row.display = bool(words)
-        editor = self.query_one(".editor")
+        if has_other_source:
+            self.refresh()
+        if has_other_problem:
+            self._show_problem()
+        self._show_value(self._editor, stated.value)
+
+    def _show_problem(self) -> None:
+        for row in self.query(".setting-problem").results(Static):
+            row.update(self._problem_words())
+            row.display = self.problem is not None
+            return
+        if self.problem is not None:
+            self.mount(self._problem_row())
+
+    def _show_value(self, editor: Widget, value: object) -> None:
+        typed = typed_of(value)
         if isinstance(editor, Input) and editor.has_focus and self._means(editor.value, typed):
             return
         # The value that is put in here must not come back as an edit.
         with self.prevent(Input.Changed, Select.Changed, Checkbox.Changed):
             if isinstance(editor, Checkbox):
-                editor.value = stated.value is True
+                editor.value = value is True
             elif isinstance(editor, Select):
                 if typed and typed not in self.choices:
-                    # What a file says is shown, though it is none of the choices.
-                    editor.set_options([(one, one) for one in (*self.choices, typed)])
+                    editor.set_options(self._rows(typed))
                 editor.value = typed or Select.NULL
             elif isinstance(editor, Input) and editor.value != typed:
                 editor.value = typed
-
-    def on_mount(self) -> None:
-        # Told what to show before there was anything to show it in.
-        if self._next is not None:
-            self.show(*self._next)
 
     def _means(self, typed: str, value: str) -> bool:
         """Tell whether what stands in the field is the value, however it is written."""
@@ -163,15 +193,16 @@ class SettingField(Vertical):
             self.post_message(self.Edited(self.setting.name, typed, is_typing=False))
 
     def _differs(self, typed: str) -> bool:
-        return self.stated is not None and typed != typed_of(self.stated.value)
+        return typed != typed_of(self.stated.value)
 
     @on(DescendantFocus)
     def _entered(self) -> None:
-        self.post_message(self.Entered(self))
+        self.post_message(self.Entered(self, has_keys=True))
 
     @on(DescendantBlur)
     def _left(self) -> None:
-        self.post_message(self.Entered(None))
+        self.post_message(self.Entered(self, has_keys=False))
 
     def focus_editor(self) -> None:
-        self.query_one(".editor").focus()
+        if self._editor is not None:
+            self._editor.focus()
