@@ -196,6 +196,9 @@ def literal_of(setting: Setting, typed: str) -> str | None:
     text = typed.strip()
     if not text:
         return None
+    if text in ('""', "''"):
+        # Nothing, on purpose: an empty field takes the key out of the file.
+        return '""'
     if setting.is_flag or setting.type in (int, float) or setting.is_list:
         numbers = [part.strip() for part in text.replace("x", ",").split(",")]
         if setting.name == "resolution" and all(part.isdecimal() for part in numbers):

@@ -49,7 +49,11 @@ class Pane(Vertical, Ground):
 
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
+        self._is_begun = False
         self.is_filled = asyncio.Event()
+        """Once all fields are made, a moment after the pane came up first."""
+        self.is_whole = asyncio.Event()
+        """Once every part is in sight; what is not cannot take the keys."""
 
     @property
     def words(self) -> Words:
@@ -110,21 +114,28 @@ class Pane(Vertical, Ground):
 
     def come_up(self) -> None:
         """Draw the pane part by part; called after it was given the place of another."""
-        self.run_worker(self._come_up(), group="come up", exclusive=True)
+        self.run_worker(self._show_parts(), group="parts", exclusive=True)
+        if not self._is_begun:
+            self._is_begun = True
+            self.run_worker(self._make_later(), group="later")
 
-    async def _come_up(self) -> None:
+    async def _show_parts(self) -> None:
         for part in self.query(".second"):
             await self.wait_for_refresh()
             # Not by a class: the styles of every widget would be worked out anew.
             part.styles.clear_rule("display")
             part.refresh(layout=True)
-        if not self.is_filled.is_set():
-            place, slices = self.later()
-            if place:
-                await self.mount_in_slices(self.query_one(place), slices)
-            self.is_filled.set()
+        await self.wait_for_refresh()
+        self.is_whole.set()
+
+    async def _make_later(self) -> None:
+        place, slices = self.later()
+        if place:
+            await self.mount_in_slices(self.query_one(place), slices)
+        self.is_filled.set()
 
     def go_down(self) -> None:
+        self.is_whole.clear()
         for part in self.query(".second"):
             part.display = False
 
@@ -139,6 +150,7 @@ class Pane(Vertical, Ground):
     async def open_field(self, name: str) -> None:
         """Bring up a field that is not made yet, or is folded away."""
         await self.is_filled.wait()
+        await self.is_whole.wait()
 
     def first_focus(self) -> None:
         """Give the keys to the part that a person wants first."""

@@ -49,7 +49,9 @@ class LabelScreen(Question[bool]):
         with Vertical(classes="box wide-box"):
             yield Static(Content(self.words(f"label.{self._command}")), classes="box-title")
             yield Static(literal("  ".join(self._folders)))
-            yield Input(placeholder=self.words("label.model"), id="label-model", compact=True)
+            yield Static(Content(self.words("label.model")))
+            yield Input(id="label-model", compact=True)
+            yield Static(Content(self.words("label.extension")))
             yield Input(value=self._extension, id="label-extension", compact=True)
             yield Static("", id="label-line")
             yield Log(id="label-log", highlight=False, max_lines=500)

@@ -53,7 +53,11 @@ class Launching(Worded):
     def was_saved(self, draft: Draft) -> None:
         raise NotImplementedError
 
+    def settle(self) -> None:
+        raise NotImplementedError
+
     def action_save(self) -> None:
+        self.settle()
         self._save(self.draft, None)
 
     def start(self) -> None:

@@ -156,6 +156,8 @@ class WizardScreen(Launching):
             # Somebody may be here before all is imported.
             pane = (await asyncio.to_thread(pane_class, step))()
             pane.display = False
+            if not panes.is_attached:
+                return
             await panes.mount(pane)
         pane.go_down()
         self.step = step
@@ -254,6 +256,14 @@ class WizardScreen(Launching):
         event.stop()
         self.edit(event.change(self.draft), event.what)
 
+    def settle(self) -> None:
+        """Take out what was emptied in the field that has the keys, before files are written."""
+        for field in self.query("SettingField:focus-within").results(SettingField):
+            if field.is_emptied:
+                name = field.setting.name
+                place = {"subset": self.subset, "dataset": self.dataset}
+                self.edit(with_setting(self.draft, name, "", **place), name)
+
     def action_undo(self) -> None:
         self._back_or_forth(*self.history.undone(), name="wizard.undone")
 
@@ -342,6 +352,8 @@ class WizardScreen(Launching):
             # A field on another step may say that it was left after the new one was entered.
             if event.field is self._hinted:
                 hint.update("", layout=False)
+            # What was emptied has another value still, from a preset or by default.
+            self.pane.show_fields([event.field], self.draft, self.checked)
             return
         self._hinted = event.field
         setting = event.field.setting
@@ -386,4 +398,5 @@ class WizardScreen(Launching):
 
     def keep_now(self) -> None:
         """Write down what is not saved, on the way out."""
+        self.settle()
         self.keeping.keep(self.draft)

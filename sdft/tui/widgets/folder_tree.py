@@ -94,3 +94,4 @@ class FolderTree(DirectoryTree):
         above = Path(self.path).absolute().parent
         if above != Path(self.path):
             self.path = above
+            self.post_message(self.Looked(above))

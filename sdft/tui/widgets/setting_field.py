@@ -148,7 +148,8 @@ class SettingField(Widget):
 
     def _show_value(self, editor: Widget, value: object) -> None:
         typed = typed_of(value)
-        if isinstance(editor, Input) and editor.has_focus and self._means(editor.value, typed):
+        # Emptied, to type something else: the default comes back when the field is left.
+        if isinstance(editor, Input) and editor.has_focus and self._may_stay(editor.value, typed):
             return
         # The value that is put in here must not come back as an edit.
         with self.prevent(Input.Changed, Select.Changed, Checkbox.Changed):
@@ -160,6 +161,9 @@ class SettingField(Widget):
                 editor.value = typed or Select.NULL
             elif isinstance(editor, Input) and editor.value != typed:
                 editor.value = typed
+
+    def _may_stay(self, shown: str, value: str) -> bool:
+        return not shown or self._means(shown, value)
 
     def _means(self, typed: str, value: str) -> bool:
         """Tell whether what stands in the field is the value, however it is written."""
@@ -173,7 +177,9 @@ class SettingField(Widget):
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
-        if self._differs(event.input.value):
+        # Emptied, mostly to type something else: to take the key out of the file now and put it
+        # back in would lose its place and its comment.
+        if event.value and self._differs(event.value):
             self.post_message(self.Edited(self.setting.name, event.value, is_typing=True))
 
     @on(Select.Changed)
@@ -201,7 +207,15 @@ class SettingField(Widget):
 
     @on(DescendantBlur)
     def _left(self) -> None:
+        if self.is_emptied:
+            self.post_message(self.Edited(self.setting.name, "", is_typing=False))
         self.post_message(self.Entered(self, has_keys=False))
+
+    @property
+    def is_emptied(self) -> bool:
+        """Nothing stands in the field, and what the file says was not taken out yet."""
+        is_stated = self.stated.source in ("dataset", "config") and typed_of(self.stated.value)
+        return bool(is_stated) and isinstance(self._editor, Input) and not self._editor.value
 
     def focus_editor(self) -> None:
         if self._editor is not None:
