@@ -22,6 +22,7 @@ from textual.worker import get_current_worker
 from sdft.errors import SdftError
 from sdft.rundir import RunDir
 from sdft.tui import rows
+from sdft.tui.breakpoints import HEIGHTS, WIDTHS
 from sdft.tui.exporting import write_curves
 from sdft.tui.following import LOOK_EVERY_S, Follower, Seen, SeenFiles
 from sdft.tui.screens.ask import AskRuns
@@ -37,10 +38,6 @@ from sdft.views.history import NUM_LOG_LINES
 from sdft.views.run_state import RunState
 
 TABS = ("overview", "curves", "samples", "images", "log", "config")
-
-WIDTHS = ((0, "-narrow"), (100, "-wide"))
-HEIGHTS = ((0, "-low"), (32, "-high"))
-"""From so many columns or rows on, the screen has this class; the styles know them."""
 
 FOCUS_AT_FIRST = {"samples": "Samples", "log": "EventLog", "curves": "Chart"}
 """What takes the keys when a part comes up."""

@@ -23,6 +23,7 @@ from textual.worker import get_current_worker
 from sdft.config.document import shown
 from sdft.config.training import TrainingSettings
 from sdft.errors import Problem
+from sdft.tui.breakpoints import HEIGHTS, WIDTHS
 from sdft.tui.draft import Draft, History
 from sdft.tui.draft_values import Checked, check, typed_of, with_setting
 from sdft.tui.keeping import Keeping
@@ -49,9 +50,6 @@ STEPS = tuple(PANES)
 IMPORT_AFTER_S = 0.5
 KEEP_AFTER_S = 0.3
 """Unsaved changes are written down when nothing more was typed for so long."""
-
-WIDTHS = ((0, "-narrow"), (100, "-wide"))
-HEIGHTS = ((0, "-low"), (32, "-high"))
 
 
 def pane_class(step: str) -> Callable[[], Pane]:
