@@ -86,7 +86,8 @@ def test_without_a_terminal_the_questions_come_by_themselves(tmp_path: Path, lan
     folder = project(tmp_path / "cats")
     answers = ["other.safetensors", "", "images", "", "", "", "", "", "", "", "n"]
     environment = os.environ | {
-        "SDFT_LANG": language, "XDG_STATE_HOME": str(tmp_path / "state"), "PYTHONUTF8": "1",
+        "SDFT_LANG": language, "XDG_STATE_HOME": str(tmp_path / "state"),
+        "PYTHONUTF8": "1", "PYTHONIOENCODING": "utf-8",
         "PYTHONPATH": str(Path(__file__).parents[2]),
     }  # fmt: skip
     done = subprocess.run(
