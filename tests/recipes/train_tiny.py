@@ -27,6 +27,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdft.models.text import text_state_dict
@@ -150,6 +151,19 @@ def train_unet(  # noqa: PLR0915  its steps share a dozen tensors with the graph
     recipe.log(unet_step=number, loss=float(loss), done=True)
 
 
+def latents_of(recipe: Recipe, pictures: Pictures, seed: int) -> Tensor:
+    """Return the latents of all pictures; a resumed training finds them on disk."""
+    path = recipe.out / "latents.safetensors"
+    if recipe.state["step"] and path.exists():
+        return load_file(path)["latents"].to(recipe.device)
+    vae = recipe.networks["vae"].eval()
+    held_out = pictures_of(recipe, min(500, len(pictures)), seed + 1, SIDE_PX)
+    recipe.log(held_out_psnr_db=tiny_vae.held_out_psnr(recipe, held_out))
+    latents_NCHW = tiny_vae.means_of(vae, pictures.rgb_N3HW) * LATENT_SCALE
+    save_file({"latents": latents_NCHW.cpu().contiguous()}, path)
+    return latents_NCHW
+
+
 def main(arguments: argparse.Namespace) -> None:
     recipe = Recipe(arguments)
     first = {"seed": arguments.seed, "pictures": arguments.pictures}
@@ -161,11 +175,8 @@ def main(arguments: argparse.Namespace) -> None:
             pictures_of(recipe, number, arguments.seed, 2 * tiny_vae.LAST_PX),
             arguments.vae_steps,
         )
-    recipe.networks["vae"].eval()
-    held_out = pictures_of(recipe, min(500, arguments.pictures), arguments.seed + 1, SIDE_PX)
-    recipe.log(held_out_psnr_db=tiny_vae.held_out_psnr(recipe, held_out))
     pictures = pictures_of(recipe, arguments.pictures, arguments.seed, SIDE_PX)
-    latents_NCHW = tiny_vae.means_of(recipe.networks["vae"], pictures.rgb_N3HW) * LATENT_SCALE
+    latents_NCHW = latents_of(recipe, pictures, arguments.seed)
     pictures.rgb_N3HW = pictures.rgb_N3HW[:, :, :0, :0].clone()
     if recipe.device.type == "cuda":
         torch.cuda.empty_cache()
