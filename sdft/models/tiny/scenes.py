@@ -39,7 +39,7 @@ PLACES = ("left", "right", "top", "bottom", "middle")
 COUNT_WORDS = ("a", "two", "three")
 MAX_COUNT = len(COUNT_WORDS)
 
-_RADIUS = {"small": (0.13, 0.18), "medium": (0.22, 0.30), "large": (0.34, 0.40)}
+_RADIUS = {"small": (0.17, 0.21), "medium": (0.25, 0.30), "large": (0.35, 0.41)}
 """Of the shorter side."""
 _RADIUS_OF_SEVERAL = (0.14, 0.20)
 _JITTER = 0.05
