@@ -257,7 +257,7 @@ def losses_of(events):
 @pytest.mark.long
 @pytest.mark.timeout(900)
 def test_a_killed_run_goes_on_from_the_store_on_another_machine(server, tmp_path, prepared):
-    folder = lay_out(prepared, tmp_path / "toy")
+    here = lay_out(prepared, tmp_path / "machine")
     argv = ["train", "config.toml", "--output_name", "toy", "--max_train_steps", "8"]
     argv += ["--lr_scheduler", "constant", "--rolling_state_steps", "2", "--device", "cpu"]
     stored = [*argv, "--output_dir", f"s3://{BUCKET}/models"]
@@ -266,7 +266,7 @@ def test_a_killed_run_goes_on_from_the_store_on_another_machine(server, tmp_path
     line = [sys.executable, "-m", "sdft", *stored]
     with (
         (tmp_path / "log").open("wb") as log,
-        subprocess.Popen(line, cwd=folder, env=environment, stdout=log, stderr=log) as process,
+        subprocess.Popen(line, cwd=here, env=environment, stdout=log, stderr=log) as process,
     ):
         try:
             while not server.holds("models/toy.run/states/step00000004/manifest.json"):
@@ -274,14 +274,17 @@ def test_a_killed_run_goes_on_from_the_store_on_another_machine(server, tmp_path
                 time.sleep(0.01)
         finally:
             process.kill()
-    # Another machine has the same images under the same names, and nothing else.
-    shutil.rmtree(folder / ".sdft-cache")
-    code, said = command(server, *stored, "--resume", "auto", where=folder)
+    # Another machine has the images and the model at the same places, and nothing of the run.
+    shutil.rmtree(here)
+    lay_out(prepared, here)
+    code, said = command(server, *stored, where=here)
+    assert (code, "--resume auto" in said) == (2, True), said
+    code, said = command(server, *stored, "--resume", "auto", where=here)
     assert code == 0, said
     assert "going on from step" in said
-    assert command(server, *argv, "--output_dir", "out", where=folder)[0] == 0
+    assert command(server, *argv, "--output_dir", "out", where=here)[0] == 0
     there = server.contents()
-    plain = losses_of((folder / "out" / "toy.run" / "events.jsonl").read_bytes())
+    plain = losses_of((here / "out" / "toy.run" / "events.jsonl").read_bytes())
     assert len(plain) == 8
     assert losses_of(there["models/toy.run/events.jsonl"]) == plain
     assert json.loads(there["models/toy.run/run.json"])["state"] == "finished"

@@ -88,7 +88,7 @@ class StoredOutputs(Outputs):
         raise UserError(
             what="there is another run of this name, and on an object store nothing is moved aside",
             where=f"{self.url}/{self.run.path.name}",
-            fix="choose another output_name, or remove the old run there",
+            fix="go on with it by --resume auto, choose another output_name, or remove it there",
             key="stored_run_in_the_way",
         )
 

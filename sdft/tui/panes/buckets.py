@@ -106,8 +106,8 @@ class BucketsPane(WorkingPane):
                 )
             )
         )
-        self.wizard.batches = number(result, "batches")
         self.rows = list(result.get("buckets", []))
+        self.wizard.batches = tuple(int(row["batches"]) for row in self.rows)
         most = max((row["images"] for row in self.rows), default=1)
         columns = BAR_COLUMNS if self.app.size.width >= WIDE_COLUMNS else BAR_COLUMNS // 2
         options = [_bucket_row(row, most, columns) for row in self.rows]

@@ -93,8 +93,8 @@ class WizardScreen(Launching):
         """Which of the file's datasets the fields show."""
         self.subset = 0
         """Which folder's own settings the fields show."""
-        self.batches = 0
-        """Of an epoch, as the buckets were last planned; 0 while it is not known."""
+        self.batches: tuple[int, ...] = ()
+        """Of each bucket in an epoch, as they were last planned; none while it is not known."""
         self.step = STEPS[0]
         self._hinted: SettingField | None = None
         """The field that the help at the foot is of."""
@@ -376,11 +376,11 @@ class WizardScreen(Launching):
 
     def total_steps(self, settings: TrainingSettings) -> int:
         """Return the length of the run; 0 while the number of batches is not known."""
-        if settings.max_train_epochs is not None and not self.batches:
-            return 0
         if settings.max_train_epochs is None:
             return settings.max_train_steps
-        return settings.max_train_epochs * ceil(self.batches / settings.gradient_accumulation_steps)
+        # A step has one resolution.
+        accumulated = settings.gradient_accumulation_steps
+        return settings.max_train_epochs * sum(ceil(one / accumulated) for one in self.batches)
 
     def action_recent(self) -> None:
         paths = self.keeping.recent()
