@@ -12,6 +12,8 @@ import pytest
 from sdft.dataset import drivers
 from sdft.errors import EnvironmentFault, UserError
 from sdft.events import CheckpointSaved, FileRemoved, Notice, StateSaved
+from sdft.jobs.training.stored_outputs import StoredOutputs
+from sdft.rundir import RunDir
 from tests.toy.toy_runs import CONSTANT, messages, stop_after
 
 
@@ -53,7 +55,7 @@ def test_a_run_goes_on_on_another_machine_to_the_same_bits(toy, store, url, tmp_
     assert states(store, url) == ["step00000003"]
     assert f"{url}/toy.run/states/step00000003" in [one.path for one in first.of(StateSaved)]
     assert [one.path for one in first.of(FileRemoved)] == [f"{url}/toy.run/states/step00000002"]
-    another_machine(latents)
+    shutil.move(latents / "outputs", tmp_path / "of the first machine")
     rest = toy(resume="auto", **how)
     assert rest.error is None
     assert sorted(rest.losses) == [4, 5, 6]
@@ -75,6 +77,10 @@ def test_a_run_goes_on_on_another_machine_to_the_same_bits(toy, store, url, tmp_
     again = toy(**how)
     assert again.result.already_done
     assert str(again.result.checkpoint) == f"{url}/toy.safetensors"
+    # The first machine hears that another one came to the end.
+    another_machine(latents)
+    shutil.move(tmp_path / "of the first machine", latents / "outputs")
+    assert toy(**how).result.already_done
 
 
 def failing(monkeypatch, store, fails):
@@ -218,6 +224,19 @@ def test_nothing_there_is_written_over_and_what_is_gone_there_is_not_gone_on_fro
     anew = toy(max_train_steps=2, **how)
     assert sorted(anew.losses) == [1, 2]
     assert "is of another run than" in str(messages(anew, "moved"))
+
+
+def test_older_states_that_cannot_be_listed_end_no_training(store, url, tmp_path, monkeypatch):
+    said = []
+    run = RunDir.of(tmp_path, "toy")
+    outputs = StoredOutputs(url=url, folder=tmp_path, run=run, emit=said.append)
+
+    def find(self, *arguments, **named):
+        raise OSError("the line broke")
+
+    monkeypatch.setattr(type(store), "find", find)
+    outputs.drop_rolling_states(5)
+    assert "could not be removed: tried 4 times: OSError: the line broke" in said[-1].message
 
 
 def test_what_cannot_go_to_a_store_is_refused(toy, store, url):

@@ -8,6 +8,7 @@ next save; an older state goes only when a newer one is there.
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import threading
@@ -29,7 +30,7 @@ from sdft.jobs.training.stored_states import (
     listed,
     states_in,
 )
-from sdft.rundir import RunDir, RunLock
+from sdft.rundir import FINISHED, RunDir, RunLock
 from sdft.urls import UrlPath
 
 KEPT = "kept"
@@ -38,6 +39,8 @@ LAST = (MANIFEST, "model_index.json")
 
 ID_FILE = "id"
 """In a run folder, here and there: whether both are of one run."""
+
+STATUS_FILE = "run.json"
 
 NOT_SENT = ("lock.json", "control", "states")
 """Of a run folder: what concerns this machine alone, and what is sent when it is whole."""
@@ -68,7 +71,10 @@ class StoredOutputs(Outputs):
 
     def exists(self, path: str) -> bool:
         system, name = opened(path)
-        return bool(with_retries(lambda: system.exists(name), path, self._note))
+        try:
+            return bool(with_retries(lambda: system.exists(name), path, self._note))
+        except OSError as error:
+            raise self._fault("what is there cannot be read", error) from error
 
     def removed(self, path: Path) -> bool:
         with self._lock:
@@ -76,7 +82,13 @@ class StoredOutputs(Outputs):
         return self._remove(self._url(path))
 
     def drop_rolling_states(self, before_step: int | None = None) -> None:
-        states = states_in(self._listed("states"))
+        try:
+            states = states_in(self._listed("states"))
+        except OSError as error:
+            # What is too old takes room; that is no reason to end a training.
+            message = f"older states at {self.url} could not be removed: {error.strerror}"
+            self.emit(Notice(severity="warning", topic="outputs", message=message))
+            return
         for name, files in states.items():
             if KEPT in files or (before_step is not None and _step(name) >= before_step):
                 continue
@@ -101,6 +113,7 @@ class StoredOutputs(Outputs):
             there = self._listed("")
             own = _text_of(self.run.path / ID_FILE)
             other = self._text(ID_FILE) if ID_FILE in there else ""
+            status = self._text(STATUS_FILE) if STATUS_FILE in there else ""
         except OSError as error:
             raise self._fault("what is there cannot be read", error) from error
         if self.run.path.exists() and own != other:
@@ -113,8 +126,10 @@ class StoredOutputs(Outputs):
         if not other:
             return
         newer = self._newer_state(there)
+        # Another machine may have come to its end, after which there are no states.
+        is_done = _is_finished(status) and status != _text_of(self.run.status_file)
         try:
-            if newer or not self.run.status_file.exists():
+            if newer or is_done or not self.run.status_file.exists():
                 for name in sorted(there):
                     if name.partition("/")[0] not in NOT_SENT:
                         self._fetch(name)
@@ -333,7 +348,14 @@ def _telling(run: Path) -> Iterator[Path]:
         for file in ([one] if one.is_file() else one.rglob("*"))
         if file.is_file() and PART_MARK not in file.name
     ]
-    yield from sorted(files, key=lambda file: (file.name in ("run.json", ID_FILE), str(file)))
+    yield from sorted(files, key=lambda file: (file.name in (STATUS_FILE, ID_FILE), str(file)))
+
+
+def _is_finished(status: str) -> bool:
+    try:
+        return bool(json.loads(status)["state"] == FINISHED)
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _text_of(file: Path) -> str:
