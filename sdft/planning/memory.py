@@ -7,7 +7,7 @@ tape of tensors without numbers (`shadow`), in the order in which the engine doe
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
@@ -111,7 +111,7 @@ def plan_sampling(question: MemoryQuestion, vae: VaeSizes, width_px: int, height
 
     The VAE comes to the device for it, in float32 unless it is there already.
     """
-    step = _Step(replace(question, fused_backward=False))
+    step = _Step(question)
     tape, ledger = step.tape, step.ledger
     tape.records = False
     cells = (height_px // LATENT_FACTOR, width_px // LATENT_FACTOR)

@@ -10,7 +10,7 @@ import pytest
 from sdft.models.family import FAMILIES
 from sdft.models.published import published_sizes
 from sdft.planning.ledger import ACTIVATIONS, GRADIENTS, OPTIMIZER, WEIGHTS, Ledger
-from sdft.planning.memory import MemoryQuestion, all_blocks, plan_memory
+from sdft.planning.memory import MemoryQuestion, all_blocks, plan_memory, plan_sampling
 from sdft.planning.optimizers import needs_of
 from sdft.planning.shadow import Tape
 from sdft.planning.vae import encode_images
@@ -121,3 +121,15 @@ def test_the_plan_is_within_a_tenth_of_what_a_gpu_took(name):
     asked, measured = MEASURED[name]
     for truth in measured:
         assert plan_memory(asked).peak_bytes == pytest.approx(truth, rel=0.10)
+
+
+def test_drawing_beside_a_fused_backward_pass_holds_its_states_in_float32():
+    vae = published_sizes("sd1").vae
+    half = {"half": True, "half_weights": True}
+    plain, fused = (
+        plan_sampling(question(**half, fused_backward=is_fused), vae, 512, 512)
+        for is_fused in (False, True)
+    )
+    num_values = sum(map(prod, published_sizes("sd1").unet.tensors().values()))
+    # Two states of each weight, of two bytes and of four.
+    assert fused - plain == pytest.approx(2 * 2 * num_values, rel=0.001)
