@@ -87,6 +87,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
         flush_folder(path.parent)
 
 
+def stays_within(name: str) -> bool:
+    """Tell whether a name from elsewhere, with / between its parts, leads to something in a folder.
+
+    Not where a part is empty, `.` or `..`, or holds a backslash, which is a / on Windows.
+    """
+    return "\\" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, unless it is there.
 

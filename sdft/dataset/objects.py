@@ -22,6 +22,7 @@ from sdft.dataset.listing import Folder, Listing, is_image
 from sdft.dataset.object_cache import ObjectCache
 from sdft.dataset.remembered import NUM_COMPARED
 from sdft.dataset.sources import State
+from sdft.files import stays_within
 from sdft.units import format_bytes
 from sdft.urls import UrlPath, is_url
 
@@ -123,7 +124,7 @@ class ObjectFiles:
             if facts.get("type") == "directory" or key.endswith("/") or not key:
                 if not recursive and key.strip("/"):
                     listing.subfolders_left.append(self._root / parts[0])
-            elif any(part in ("", ".", "..") for part in parts) or "\\" in key:
+            elif not stays_within(key):
                 unclear += is_image(key)
             elif any(part.startswith(".") for part in parts):
                 listing.num_hidden += is_image(parts[-1])

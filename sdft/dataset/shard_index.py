@@ -17,7 +17,7 @@ import numpy as np
 
 from sdft.dataset.sources import State
 from sdft.dataset.tar_members import TarMember
-from sdft.files import whole_file
+from sdft.files import stays_within, whole_file
 
 _MAGIC = b"sdft-shard-1\n"
 _DIGEST_BYTES = 16
@@ -52,7 +52,7 @@ def index_of(members: Iterable[TarMember]) -> ShardIndex:
     left_out: list[tuple[str, str]] = []
     for member in members:
         name = plain_name(member.name)
-        why_not = member.why_not or ("" if _is_plain(name) else LEADS_OUT)
+        why_not = member.why_not or ("" if stays_within(name) else LEADS_OUT)
         if why_not:
             left_out.append((name, why_not))
             continue
@@ -69,10 +69,6 @@ def plain_name(name: str) -> str:
     while name.startswith("./"):
         name = name[2:]
     return name
-
-
-def _is_plain(name: str) -> bool:
-    return "\\" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
 
 
 def kept_file(folder: Path, shard: str) -> Path:

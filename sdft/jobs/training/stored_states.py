@@ -12,7 +12,7 @@ from typing import Any
 from sdft.dataset.drivers import entries, opened, with_retries
 from sdft.errors import UserError
 from sdft.events import Emit, Notice
-from sdft.files import remove, whole_file, whole_folder
+from sdft.files import remove, stays_within, whole_file, whole_folder
 
 MANIFEST = "manifest.json"
 """Of a state; sent last, so that what has none is no state."""
@@ -30,7 +30,7 @@ def listed(url: str, below: str, note: Callable[[str], None]) -> dict[str, dict[
     return {
         name.removeprefix(start): facts
         for name, facts in found.items()
-        if facts.get("type") != "directory" and _is_plain(name.removeprefix(start))
+        if facts.get("type") != "directory" and stays_within(name.removeprefix(start))
     }
 
 
@@ -96,8 +96,3 @@ def fetch_file(url: str, target: Path, note: Callable[[str], None]) -> None:
     system, name = opened(url, writes=True)
     with whole_file(target) as part:
         with_retries(lambda: system.get_file(name, str(part)), url, note)
-
-
-def _is_plain(name: str) -> bool:
-    """Tell whether an object's name stays within the folder that it is written to."""
-    return "\\" not in name and not any(part in ("", ".", "..") for part in name.split("/"))
