@@ -29,6 +29,24 @@ from sdft.files import make_folder, remove, replace, while_held, write_json
 FINISHED = "finished"
 UNFINISHED = "unfinished"
 
+MANIFEST = "manifest.json"
+"""Of a state; what has none is no state."""
+KEPT = "kept"
+"""Is in a state that was asked for, so that no rolling one takes its place."""
+
+
+def state_name(step: int) -> str:
+    return f"step{step:08d}"
+
+
+def is_state_name(name: str) -> bool:
+    return name.startswith("step") and name[4:].isdigit()
+
+
+def state_step(name: str) -> int:
+    """Return the number of updates done, from a state's name."""
+    return int(name[4:])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStatus:

@@ -16,8 +16,8 @@ from sdft.config.load import load_config
 from sdft.errors import DataError, Problem, SdftError
 from sdft.events import CheckpointSaved, Emit, EventLine, StageFinished, StageProgress, StageStarted
 from sdft.files import unfinished_in
-from sdft.rundir import FINISHED, RunDir, holder_is_alive, read_lock
-from sdft.train.state import MANIFEST, PROGRESS, finished_states, read_state
+from sdft.rundir import FINISHED, MANIFEST, RunDir, holder_is_alive, read_lock
+from sdft.train.state import PROGRESS, finished_states, read_state
 from sdft.units import format_bytes
 
 STAGE = "verify"

@@ -26,12 +26,11 @@ from torch import Tensor
 from sdft.errors import DataError
 from sdft.files import PART_MARK
 from sdft.models.checkpoint import open_tensors, read
+from sdft.rundir import KEPT, MANIFEST, is_state_name, state_step
 from sdft.train.plain_tensors import put_together
 
-MANIFEST = "manifest.json"
 PROGRESS = "progress.json"
 OPTIMIZER = "optimizer"
-KEPT = "kept"
 _READ_CHUNK_BYTES = 1 << 24
 _MAX_JSON_BYTES = 256 << 20
 """A larger file is no part of a state; reading it could exhaust the memory."""
@@ -89,10 +88,6 @@ class SavedState:
     """What the last bits depend on besides: device, threads, versions."""
     extras: Mapping[str, Any] = field(default_factory=dict)
     """Plain values of other parts of the run, such as the history of its validation."""
-
-
-def state_name(step: int) -> str:
-    return f"step{step:08d}"
 
 
 def read_state(folder: Path) -> SavedState:
@@ -198,12 +193,12 @@ def newest_state(states: Path) -> tuple[SavedState | None, list[tuple[Path, str]
 def finished_states(states: Path) -> list[Path]:
     """Return the state folders of a run, oldest first; unfinished ones are left out."""
     found = (path for path in states.glob("step*") if PART_MARK not in path.name)
-    return sorted(path for path in found if path.name[4:].isdigit())
+    return sorted(path for path in found if is_state_name(path.name))
 
 
 def step_of(folder: Path) -> int:
     """Return the number of updates done, from a state's name."""
-    return int(folder.name[4:])
+    return state_step(folder.name)
 
 
 def is_kept(folder: Path) -> bool:

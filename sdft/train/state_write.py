@@ -21,8 +21,9 @@ from sdft.files import require_space, whole_folder, write_bytes
 from sdft.formats.lazy import BLOCK_BYTES
 from sdft.formats.safetensors_header import write_header
 from sdft.models.checkpoint import DTYPE_NAMES
+from sdft.rundir import KEPT, MANIFEST
 from sdft.train.plain_tensors import on_cpu, taken_apart, tensor_bytes
-from sdft.train.state import KEPT, MANIFEST, OPTIMIZER, PROGRESS, Identity, Progress, damage
+from sdft.train.state import OPTIMIZER, PROGRESS, Identity, Progress, damage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,17 +19,16 @@ from sdft.files import flush_folder, remove
 from sdft.jobs.training.outputs import Outputs
 from sdft.jobs.training.saving import CheckpointWriter
 from sdft.jobs.training.team import Team
+from sdft.rundir import KEPT, state_name
 from sdft.train.background import BackgroundWriter, SaveJob
 from sdft.train.checkpoint import SaveRules, epoch_stem, file_name, step_stem
 from sdft.train.meter import Meter
 from sdft.train.state import (
-    KEPT,
     Identity,
     Progress,
     damage,
     finished_states,
     is_kept,
-    state_name,
     step_of,
 )
 from sdft.train.state_write import StateContent, write_state

@@ -13,8 +13,8 @@ from typing import Any
 
 from sdft.errors import UserError
 from sdft.events import CheckpointSaved, Emit, Event, EventLine, Notice, StateSaved
+from sdft.rundir import MANIFEST
 from sdft.train.state import (
-    MANIFEST,
     Identity,
     SavedState,
     newest_state,

@@ -23,26 +23,31 @@ from sdft.events import Emit, FileRemoved, Notice
 from sdft.files import PART_MARK, remove, write_text
 from sdft.jobs.training.outputs import Outputs
 from sdft.jobs.training.stored_states import (
-    MANIFEST,
     fetch_file,
     fetch_state,
-    is_state,
     listed,
     states_in,
 )
-from sdft.rundir import FINISHED, RunDir, RunLock
+from sdft.rundir import (
+    FINISHED,
+    KEPT,
+    MANIFEST,
+    RunDir,
+    RunLock,
+    is_state_name,
+    state_step,
+)
 from sdft.urls import UrlPath
 
-KEPT = "kept"
 LAST = (MANIFEST, "model_index.json")
 """Names that say that the rest of their folder is there."""
 
 ID_FILE = "id"
 """In a run folder, here and there: whether both are of one run."""
 
-STATUS_FILE = "run.json"
-
-NOT_SENT = ("lock.json", "control", "states")
+_NAMES = RunDir(Path())
+STATUS_FILE = _NAMES.status_file.name
+NOT_SENT = (_NAMES.lock_file.name, _NAMES.control.name, _NAMES.states.name)
 """Of a run folder: what concerns this machine alone, and what is sent when it is whole."""
 
 
@@ -90,7 +95,7 @@ class StoredOutputs(Outputs):
             self.emit(Notice(severity="warning", topic="outputs", message=message))
             return
         for name, files in states.items():
-            if KEPT in files or (before_step is not None and _step(name) >= before_step):
+            if KEPT in files or (before_step is not None and state_step(name) >= before_step):
                 continue
             url = f"{self.url}/{self.run.path.name}/states/{name}"
             if self._remove(url):
@@ -144,7 +149,7 @@ class StoredOutputs(Outputs):
         try:
             if state is not None and state.parent == self.run.states:
                 there = self._listed("states")
-                self._set_later_aside(there, _step(state.name))
+                self._set_later_aside(there, state_step(state.name))
                 # It may be whole here only: the process died before it was sent.
                 if f"states/{state.name}/{MANIFEST}" not in there:
                     self._send(state)
@@ -243,8 +248,12 @@ class StoredOutputs(Outputs):
                 self._sent[str(file)] = state
 
     def _newer_state(self, there: dict[str, dict[str, Any]]) -> bool:
-        steps = [_step(name) for name, files in states_in(there).items() if MANIFEST in files]
-        own = [_step(path.name) for path in self.run.states.glob("step*") if is_state(path.name)]
+        steps = [state_step(name) for name, files in states_in(there).items() if MANIFEST in files]
+        own = [
+            state_step(path.name)
+            for path in self.run.states.glob("step*")
+            if is_state_name(path.name)
+        ]
         return max(steps, default=-1) > max(own, default=-1)
 
     def _fetch_states(self, there: dict[str, dict[str, Any]]) -> None:
@@ -273,7 +282,7 @@ class StoredOutputs(Outputs):
         """Rename the states after the one that the run goes on from, the manifest first."""
         taken = {name.split("/")[1] for name in there}
         for name, files in states_in(there).items():
-            if _step(name) <= step:
+            if state_step(name) <= step:
                 continue
             number = 1
             while f"{name}-{number}" in taken:
@@ -363,7 +372,3 @@ def _text_of(file: Path) -> str:
         return file.read_text(encoding="ascii")
     except OSError:
         return ""
-
-
-def _step(name: str) -> int:
-    return int(name[4:])

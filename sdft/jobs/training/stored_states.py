@@ -13,9 +13,7 @@ from sdft.dataset.drivers import entries, opened, with_retries
 from sdft.errors import UserError
 from sdft.events import Emit, Notice
 from sdft.files import remove, stays_within, whole_file, whole_folder
-
-MANIFEST = "manifest.json"
-"""Of a state; sent last, so that what has none is no state."""
+from sdft.rundir import MANIFEST, is_state_name
 
 
 def listed(url: str, below: str, note: Callable[[str], None]) -> dict[str, dict[str, Any]]:
@@ -41,11 +39,7 @@ def states_in(names: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         parts = name.split("/")
         if len(parts) == 3 and parts[0] == "states":
             states.setdefault(parts[1], {})[parts[2]] = facts
-    return {name: files for name, files in states.items() if is_state(name)}
-
-
-def is_state(name: str) -> bool:
-    return name.startswith("step") and name[4:].isdigit()
+    return {name: files for name, files in states.items() if is_state_name(name)}
 
 
 def fetch_state(url: str, folder: Path, note: Callable[[str], None]) -> str:

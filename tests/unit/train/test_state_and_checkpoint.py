@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from sdft.errors import DataError, EnvironmentFault
+from sdft.rundir import state_name
 from sdft.train.checkpoint import SaveRules, epoch_stem, file_name, step_stem
 from sdft.train.scaler import LossScaler
 from sdft.train.state import (
@@ -16,7 +17,6 @@ from sdft.train.state import (
     read_module,
     read_optimizer,
     read_state,
-    state_name,
 )
 from sdft.train.state_write import StateContent, write_state
 
