@@ -2,7 +2,8 @@
 
 In: a file that can be sought in. Out: its members, in their order; contents are passed over. Only
 what the archive itself says is believed where it can be: every header has a checksum, and nothing
-may lie behind the end.
+may lie behind the end. Not by Python's tarfile, which takes a damaged header in the middle, and a
+file cut between two members, for the end: images would be missing and nobody would know.
 
 Source: POSIX.1-2001, pax and ustar interchange formats; GNU tar's manual, "Basic Tar Format".
 """

@@ -10,7 +10,6 @@ import pickle
 import tarfile
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from sdft.cache.digests import FileVersion, read_with_digest
@@ -289,29 +288,6 @@ def test_shards_beside_images_and_compressed_ones_are_told(tmp_path):
     put(tmp_path / "packed" / "0.tar.gz", gzip.compress(tar(members())))
     with pytest.raises(DataError, match=r"no images but 1 compressed archive, such as 0\.tar\.gz"):
         index_of(spec(tmp_path / "packed"))
-
-
-@pytest.fixture
-def store():
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    yield system
-    system.store.clear()
-
-
-@pytest.fixture
-def asked(store, monkeypatch):
-    """Return a list that grows by (name, bytes) with every read."""
-    reads = []
-    real = type(store).cat_file
-
-    def cat_file(self, path, start=None, end=None, **kwargs):
-        content = real(self, path, start, end, **kwargs)
-        reads.append((path, len(content)))
-        return content
-
-    monkeypatch.setattr(type(store), "cat_file", cat_file)
-    return reads
 
 
 ROOT = UrlPath("memory://pictures/shards")
