@@ -80,7 +80,8 @@ def whole(tensor: Tensor) -> Tensor:
     padded = own.new_zeros(most, *rest)
     padded[: len(own)] = own
     gathered = own.new_empty(most * group.size(), *rest)
-    dist.all_gather_into_tensor(gathered, padded, group=group)
+    # The call for one large tensor has another name from torch 2.13 on, and the old one warns.
+    dist.all_gather(list(gathered.chunk(group.size())), padded, group=group)
     return gathered[:num_rows]
 
 
