@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,8 @@ from sdft.models.toy import save_toy_model
 
 
 @pytest.fixture(scope="module")
-def toy_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("toy") / "model"
+def toy_model(module_folder: Callable[[str], Path]) -> Path:
+    folder = module_folder("toy") / "model"
     save_toy_model(folder, seed=1)
     return folder
 

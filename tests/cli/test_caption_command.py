@@ -14,8 +14,8 @@ from tests.tensor.labelers.tiny_captioners import save_blip, save_git, save_llav
 
 
 @pytest.fixture(scope="module")
-def blip(tmp_path_factory):
-    return save_blip(tmp_path_factory.mktemp("models") / "blip")
+def blip(module_folder):
+    return save_blip(module_folder("models") / "blip")
 
 
 def make_images(folder, number):

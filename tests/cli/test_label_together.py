@@ -22,13 +22,13 @@ NUM_IMAGES = 9
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_wd14(tmp_path_factory.mktemp("wd14"))
+def model(module_folder):
+    return save_wd14(module_folder("wd14"))
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("images")
+def images(module_folder):
+    folder = module_folder("images")
     draw = np.random.default_rng(2)
     for n in range(NUM_IMAGES):
         pixels = draw.integers(0, 256, (24, 24 + n % 7, 3), dtype=np.uint8)

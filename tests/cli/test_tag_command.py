@@ -17,8 +17,8 @@ GENERAL = [name for name, category in WD14_ROWS if category == 0]
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return save_wd14(tmp_path_factory.mktemp("wd14"))
+def model(module_folder):
+    return save_wd14(module_folder("wd14"))
 
 
 @pytest.fixture

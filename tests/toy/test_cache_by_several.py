@@ -16,8 +16,8 @@ BATCH = 2
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory, ranks_server):
-    folder = tmp_path_factory.mktemp("caches")
+def ground(module_folder, ranks_server):
+    folder = module_folder("caches")
     save_toy_model(folder / "model", seed=0, family="sd1")
     draw_images(folder / "images", SIZES)
     # The same picture once more is not encoded once more, whoever would have to.

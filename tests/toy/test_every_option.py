@@ -10,7 +10,7 @@ import json
 import shutil
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -88,11 +88,11 @@ class Ran:
 
 
 @pytest.fixture(scope="module")
-def home(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(prepared: Path, module_folder: Callable[[str], Path]) -> Path:
     """A folder with everything that the command lines name."""
     from sdft.models.toy import save_toy_model
 
-    folder = tmp_path_factory.mktemp("options")
+    folder = module_folder("options")
     shutil.copy(prepared / "model.safetensors", folder)
     shutil.copytree(prepared / "model" / "vae", folder / "model" / "vae")
     save_toy_model(folder / "model-v", seed=3, family="sd2-v")

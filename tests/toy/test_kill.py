@@ -8,7 +8,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,8 +67,8 @@ class Ground:
 
 
 @pytest.fixture(scope="module")
-def ground(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ground]:
-    folder = tmp_path_factory.mktemp("killing")
+def ground(prepared: Path, module_folder: Callable[[str], Path]) -> Iterator[Ground]:
+    folder = module_folder("killing")
     text = (prepared / "config.toml").read_text("utf-8")
     kept = [line for line in text.splitlines() if not line.startswith("max_train_epochs")]
     (folder / "config.toml").write_text("\n".join(kept), "utf-8")

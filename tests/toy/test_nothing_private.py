@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,9 +25,9 @@ SECRETS = {
 
 
 @pytest.fixture(scope="module")
-def home(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(prepared: Path, module_folder: Callable[[str], Path]) -> Path:
     """The home of a person in which a run has been done, sampled, reported and packed."""
-    home = tmp_path_factory.mktemp("homes") / USER
+    home = module_folder("homes") / USER
     work = home / "my pictures"
     shutil.copytree(prepared, work)
     (work / "prompts.txt").write_text("a cat --w 64 --h 64 --s 1\n", "utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ from tests.tensor.labelers.tiny_captioners import save_blip, save_git
 
 
 @pytest.fixture(scope="module")
-def home(prepared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("scripts")
+def home(prepared: Path, module_folder: Callable[[str], Path]) -> Path:
+    folder = module_folder("scripts")
     (folder / "IMAGES").mkdir()
     for name, side in (("a", 96), ("b", 128), ("c_c", 160)):
         Image.new("RGB", (side, 128), (side, 40, 200)).save(folder / "IMAGES" / f"{name}.png")

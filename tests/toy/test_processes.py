@@ -35,8 +35,8 @@ SHAPES = {"1x4": (1, 4, 1), "2x2": (2, 2, 1), "4x1": (4, 1, 1), "1x1, 4 added up
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory, ranks_server):
-    folder = tmp_path_factory.mktemp("processes")
+def ground(module_folder, ranks_server):
+    folder = module_folder("processes")
     save_toy_model(folder / "model", seed=0, family="sd1")
     draw_images(folder / "images")
     return Ground(folder, ranks_server)

@@ -18,8 +18,8 @@ WEIGHTS_DIFFER_BY = 1e-4
 
 
 @pytest.fixture(scope="module")
-def ground(tmp_path_factory, ranks_server):
-    folder = tmp_path_factory.mktemp("sharded")
+def ground(module_folder, ranks_server):
+    folder = module_folder("sharded")
     save_toy_model(folder / "model", seed=0, family="sd1")
     draw_images(folder / "images")
     return Ground(folder, ranks_server)

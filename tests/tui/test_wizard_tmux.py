@@ -13,7 +13,7 @@ import shlex
 import shutil
 import time
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -192,10 +192,10 @@ def test_poor_terminals_show_the_wizard(tmp_path: Path, terminal: Terminal, sett
 
 
 @pytest.fixture(scope="module")
-def toy_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def toy_files(module_folder: Callable[[str], Path]) -> Path:
     from sdft.events import ignore
     from sdft.jobs.demo import prepare_demo
 
-    folder = tmp_path_factory.mktemp("toy") / "demo"
+    folder = module_folder("toy") / "demo"
     prepare_demo(folder, emit=ignore)
     return folder

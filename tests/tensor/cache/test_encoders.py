@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -45,8 +46,8 @@ def vae() -> AutoencoderKL:
 
 
 @pytest.fixture(scope="module")
-def paths(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("images")
+def paths(module_folder: Callable[[str], Path]) -> list[Path]:
+    folder = module_folder("images")
     made = [folder / f"{number}.png" for number in range(7)]
     for number, path in enumerate(made):
         save_picture(path, SIZE, seed=number)

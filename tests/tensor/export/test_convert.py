@@ -108,9 +108,9 @@ def test_the_written_names_and_shapes_are_those_of_the_original_programs(family,
 
 
 @pytest.fixture(scope="module", params=["sd1", "sd2-base", "sd2-v"])
-def wild(request, toys, tmp_path_factory):
+def wild(request, toys, module_folder):
     """A single file with everything that a diffusers folder has no place for."""
-    folder = tmp_path_factory.mktemp("wild")
+    folder = module_folder("wild")
 
     def change(state):
         generator = torch.Generator().manual_seed(7)

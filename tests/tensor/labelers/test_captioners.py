@@ -25,8 +25,8 @@ NUCLEUS = CaptionChoice(max_length=24)
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    root = tmp_path_factory.mktemp("captioners")
+def folders(module_folder):
+    root = module_folder("captioners")
     return {name: save(root / name) for name, save in SAVERS.items()}
 
 

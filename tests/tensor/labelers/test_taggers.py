@@ -84,8 +84,8 @@ def prepared(tagger, path):
 
 
 @pytest.fixture(scope="module")
-def wd14(tmp_path_factory):
-    folder = save_wd14(tmp_path_factory.mktemp("wd14"))
+def wd14(module_folder):
+    folder = save_wd14(module_folder("wd14"))
     return open_tagger(folder, TagChoice())[0]
 
 

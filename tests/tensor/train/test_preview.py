@@ -35,8 +35,8 @@ PUBLISHED = {
 
 
 @pytest.fixture(scope="module", params=["sd1", "sd2-v"])
-def model(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param) / "model"
+def model(request, module_folder):
+    folder = module_folder(request.param) / "model"
     save_toy_model(folder, seed=3, family=request.param)
     return folder
 

@@ -23,8 +23,8 @@ from tests.tensor.train.measure_in_processes import NUM_IMAGES, examiner_of, los
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toy") / "model"
+def model(module_folder):
+    folder = module_folder("toy") / "model"
     save_toy_model(folder, seed=4)
     return folder
 
