@@ -24,6 +24,7 @@ from sdft.cache.database import (
     rows_by_path,
     transaction,
 )
+from sdft.cache.shared_table import SharedTable
 from sdft.dataset.objects import StatedPath
 from sdft.errors import DataError
 
@@ -111,8 +112,10 @@ def _with_digest(content: bytes, version: FileVersion) -> ReadFile:
 class FileDigests:
     """What is known of files' contents. A context manager; leaving it writes what is new."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, shared: SharedTable | None = None) -> None:
+        """`shared` is where other machines' rows are, and these too when the block ends."""
         self.path = path
+        self._shared = shared
         self._new: dict[bytes, KnownFile] = {}
 
     def __enter__(self) -> FileDigests:
@@ -125,6 +128,8 @@ class FileDigests:
                 )
                 self._connection.execute(_SCHEMA)
                 self._connection.commit()
+            if self._shared is not None:
+                self._shared.take_in(self._connection)
             self._opened = opened.pop_all()
         return self
 
@@ -136,6 +141,8 @@ class FileDigests:
     ) -> None:
         with self._opened:
             self.write()
+            if self._shared is not None:
+                self._shared.send(self._connection)
 
     def remembered(self, versions: Iterable[FileVersion]) -> list[str | None]:
         """Return each file's digest, or None where this state of it was not seen before."""

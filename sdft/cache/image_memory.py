@@ -24,6 +24,7 @@ from sdft.cache.database import (
     rows_by_path,
     transaction,
 )
+from sdft.cache.shared_table import SharedTable
 from sdft.dataset.remembered import (
     NUMBERS,
     Forgetful,
@@ -60,8 +61,11 @@ _UNKNOWN = (b"", bytes(_NUMBERS.size), b"", "")
 class SqliteMemory:
     """An ImageMemory in an open file."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+    def __init__(
+        self, path: Path, connection: sqlite3.Connection, shared: SharedTable | None = None
+    ) -> None:
         self.path = path
+        self._shared = shared
         self._connection = connection
         self._new: dict[bytes, Remembered] = {}
 
@@ -96,6 +100,11 @@ class SqliteMemory:
         if len(self._new) >= ROWS_AT_ONCE:
             self.write()
 
+    def share(self) -> None:
+        """Tell other machines what is new."""
+        if self._shared is not None:
+            self._shared.send(self._connection)
+
     def write(self) -> None:
         """Put what is new on the disk."""
         new, self._new = self._new, {}
@@ -107,15 +116,18 @@ class SqliteMemory:
 
 
 @contextlib.contextmanager
-def image_memory(folder: Path, *, emit: Emit) -> Iterator[ImageMemory]:
-    """Give the memory in a cache folder; leaving the block writes what is new.
+def image_memory(
+    folder: Path, *, emit: Emit, shared: SharedTable | None = None
+) -> Iterator[ImageMemory]:
+    """Give the memory in a cache folder; leaving the block writes what is new, also to where it
+    is `shared`.
 
     Where it cannot be used it is said, and nothing is remembered: an index is made all the same.
     """
     path = folder / FILE_NAME
     with contextlib.ExitStack() as opened:
         try:
-            memory = opened.enter_context(_opened(path))
+            memory = opened.enter_context(_opened(path, shared))
         except (SdftError, OSError) as error:
             _tell(error, path, emit)
             yield Forgetful()
@@ -125,10 +137,12 @@ def image_memory(folder: Path, *, emit: Emit) -> Iterator[ImageMemory]:
             memory.write()
         except SdftError as error:
             _tell(error, path, emit)
+        else:
+            memory.share()
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[SqliteMemory]:
+def _opened(path: Path, shared: SharedTable | None) -> Iterator[SqliteMemory]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as opened:
         local = opened.enter_context(near(path, put_back=True))
@@ -142,7 +156,9 @@ def _opened(path: Path) -> Iterator[SqliteMemory]:
             connection.execute(_OLDER)
             connection.execute(_SCHEMA)
             connection.commit()
-        yield SqliteMemory(path, connection)
+        if shared is not None:
+            shared.take_in(connection)
+        yield SqliteMemory(path, connection, shared)
 
 
 def _tell(error: SdftError | OSError, path: Path, emit: Emit) -> None:

@@ -32,7 +32,8 @@ from sdft.cache.prepare import (
 from sdft.cache.shard import BYTES_OF
 from sdft.cache.sharing import ONLY_ONE, Crew, WrittenShard, shares
 from sdft.cache.store import TensorStore
-from sdft.cache.writer import StoreWriter, helping_writer
+from sdft.cache.writer import StoreWriter
+from sdft.cache.writing import helping_writer, writer_of
 from sdft.collector import no_collections
 from sdft.dataset.records import BucketPlan, Item, Placement, Rejected
 from sdft.dataset.tables import PlacementTable
@@ -123,7 +124,7 @@ def cache_latents(
     if not jobs and not store.unconfirmed:
         crew.from_main(lambda: [[]] * crew.size)
     else:
-        with StoreWriter(store, emit=emit) as writer:
+        with writer_of(store, emit=emit) as writer:
             # Not before: the writer clears away what a process that died left in the folder.
             parts = crew.from_main(lambda: shares(jobs, preparer.placements, crew.size))
             run.encode(jobs, parts[0], writer, load_encoder, vae_batch_size, num_threads, crew)
@@ -215,7 +216,7 @@ class _Pass:
             reused=num_images - len(self._encoded) - len(self._rejected),
             rejected=tuple(self._rejected),
             keys=self._keys,
-            cache=self._store.folder,
+            cache=self._store.place,
         )
 
     def find_missing(self) -> list[int]:
@@ -247,7 +248,9 @@ class _Pass:
             return
         placements = [self._placements[number] for number in jobs]
         num_bytes = foreseen_bytes(placements, self._recipe, self._preparer.rules)
-        require_space(self._store.folder, num_bytes, "the cache of latents")
+        require_space(
+            self._store.folder, self._store.local_bytes(num_bytes), "the cache of latents"
+        )
         started_s = time.monotonic()
         self._emit(StageStarted(stage=STAGE, total=len(jobs), unit="image"))
 

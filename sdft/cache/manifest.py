@@ -8,15 +8,16 @@ manifest can be made again from the shards.
 from __future__ import annotations
 
 import contextlib
+import math
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from sdft.cache.database import WAIT_FOR_LOCK_S, named_sqlite_errors, near, transaction
-from sdft.cache.shard import KEY_BYTES, Entry
+from sdft.cache.shard import KEY_BYTES, NUMPY_OF, Entry
 from sdft.errors import DataError
 
 SCHEMA_VERSION = 1
@@ -50,7 +51,8 @@ class ShardRow:
     name: str
     size_bytes: int
     mtime_ns: int
-    """When its checksum was last known to fit, the file had this time."""
+    """When its checksum was last known to fit, the file had this time; of one in an object store
+    the number that stands for its ETag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,35 @@ class Snapshot:
             offsets=np.empty(0, dtype=np.int64),
         )
 
+    @classmethod
+    def of(cls, found: Iterable[tuple[ShardRow, Sequence[Entry]]]) -> Snapshot:
+        """Return what some shards hold; of a key that several hold the first one counts."""
+        shards: dict[int, ShardRow] = {}
+        form_ids: dict[Form, int] = {}
+        keys = bytearray()
+        rows: list[np.ndarray] = [np.empty((0, 3), dtype=np.int64)]
+        for shard, entries in found:
+            shards[shard.id] = shard
+            keys += bytes.fromhex("".join(entry.key for entry in entries))
+            forms = (Form(dtype=entry.dtype, shape=entry.shape) for entry in entries)
+            numbers = [form_ids.setdefault(form, len(form_ids)) for form in forms]
+            part_N3 = np.empty((len(entries), 3), dtype=np.int64)
+            part_N3[:, 0], part_N3[:, 1] = shard.id, numbers
+            part_N3[:, 2] = [entry.offset for entry in entries]
+            rows.append(part_N3)
+        sorted_keys, firsts = np.unique(
+            np.frombuffer(bytes(keys), dtype=f"S{KEY_BYTES}"), return_index=True
+        )
+        rows_N3 = np.concatenate(rows)[firsts]
+        return cls(
+            shards=shards,
+            forms={number: form for form, number in form_ids.items()},
+            keys=sorted_keys,
+            shard_ids=rows_N3[:, 0].astype(np.int32),
+            form_ids=rows_N3[:, 1].astype(np.int32),
+            offsets=rows_N3[:, 2].copy(),
+        )
+
     def row_of(self, key: str) -> int:
         """Return one key's row, or -1."""
         wanted = bytes.fromhex(key)
@@ -108,6 +139,11 @@ class Snapshot:
         rows = np.searchsorted(self.keys, wanted)
         rows[rows == len(self.keys)] = 0
         return np.where(self.keys[rows] == wanted, rows, -1)
+
+    def size_of(self, row: int) -> int:
+        """Return how many bytes a row's tensor has."""
+        form = self.forms[int(self.form_ids[row])]
+        return math.prod(form.shape) * NUMPY_OF[form.dtype].itemsize
 
     def key_at(self, row: int) -> str:
         """Return a row's key as hexadecimal digits."""

@@ -20,6 +20,7 @@ from sdft.cache.pipeline import num_cores, work_ahead
 from sdft.cache.shard import StoredDtype
 from sdft.cache.store import TensorStore
 from sdft.cache.writer import StoreWriter
+from sdft.cache.writing import writer_of
 from sdft.dataset.masks import MaskKind, decode_mask, fit_mask, shape_problem
 from sdft.dataset.pixels import PREPROCESSING_VERSION
 from sdft.dataset.records import Placement
@@ -88,7 +89,7 @@ def cache_masks(
         if source is not None and keys[number] not in held
     ]
     if missing:
-        with StoreWriter(store, emit=emit) as writer:
+        with writer_of(store, emit=emit) as writer:
             _make(missing, keys, placements, sources, store, digests, writer, emit, max_workers)
     num_masks = sum(source is not None for source in sources)
     return MaskCacheResult(keys=tuple(keys), made=len(missing), reused=num_masks - len(missing))

@@ -43,6 +43,9 @@ SAFETENSORS_OF: Mapping[StoredDtype, str] = {"fp16": "F16", "bf16": "BF16", "fp3
 MAX_HEADER_BYTES = 100_000_000
 """The limit of the safetensors library."""
 
+SIZE_BYTES = 8
+"""Of the number before a header that says how long it is."""
+
 HASH_CHUNK_BYTES = 1 << 22
 """Large enough to hash at full speed, small against memory."""
 
@@ -103,11 +106,11 @@ def write_shard(path: Path, arrays: Mapping[str, tuple[str, np.ndarray]]) -> tup
     header = json.dumps({"__metadata__": metadata, **table}, separators=(",", ":")).encode("ascii")
     header += b" " * (-len(header) % 8)
     with whole_file(path) as part, part.open("wb") as file:
-        file.write(len(header).to_bytes(8, "little"))
+        file.write(len(header).to_bytes(SIZE_BYTES, "little"))
         file.write(header)
         for _, values in arrays.values():
             file.write(values.data)
-    return _entries(table, data_start=8 + len(header))
+    return _entries(table, data_start=SIZE_BYTES + len(header))
 
 
 def read_shard(path: Path) -> tuple[Entry, ...]:
@@ -116,23 +119,36 @@ def read_shard(path: Path) -> tuple[Entry, ...]:
     Raises: DamagedShard; FileNotFoundError.
     """
     with path.open("rb") as file:
-        header_bytes = int.from_bytes(file.read(8), "little")
-        if not 2 <= header_bytes <= MAX_HEADER_BYTES:
-            raise _damaged(path, "no safetensors header")
-        try:
-            table = json.loads(file.read(header_bytes))
-            metadata = table.pop("__metadata__")
-            written = metadata["blake2b"]
-            entries = _entries(table, data_start=8 + header_bytes)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _damaged(path, "its header cannot be read") from error
-        if metadata.get("format") != FORMAT:
-            raise _damaged(path, f"its format is not {FORMAT}")
+        header_bytes = header_size(file.read(SIZE_BYTES), path)
+        table, entries, written = _read_table(file.read(header_bytes), header_bytes, path)
         checksum = blake2b(_table_bytes(table), digest_size=16)
         while chunk := file.read(HASH_CHUNK_BYTES):
             checksum.update(chunk)
     if checksum.hexdigest() != written:
         raise _damaged(path, "its checksum does not fit")
+    return entries
+
+
+def header_size(begin: bytes, path: Path) -> int:
+    """Return how long the header is that stands behind a shard's first SIZE_BYTES.
+
+    Raises: DamagedShard.
+    """
+    header_bytes = int.from_bytes(begin[:SIZE_BYTES], "little")
+    if len(begin) < SIZE_BYTES or not 2 <= header_bytes <= MAX_HEADER_BYTES:
+        raise _damaged(path, "no safetensors header")
+    return header_bytes
+
+
+def entries_of(header: bytes, size_bytes: int, path: Path) -> tuple[Entry, ...]:
+    """Return the entries of a shard of which only the header is here; nothing else is checked.
+
+    Raises: DamagedShard, also where what it tells of is not as long as the file.
+    """
+    _, entries, _ = _read_table(header, len(header), path)
+    end = max((entry.offset + entry.num_bytes for entry in entries), default=size_bytes)
+    if end != size_bytes:
+        raise _damaged(path, f"it has {size_bytes} bytes of {end}")
     return entries
 
 
@@ -154,6 +170,22 @@ def _damaged(path: Path, how: str) -> DamagedShard:
         where=str(path),
         fix="run cache-latents again: what it held is made anew",
     )
+
+
+def _read_table(
+    header: bytes, header_bytes: int, path: Path
+) -> tuple[dict[str, Any], tuple[Entry, ...], str]:
+    """Return a header's table, its entries, and the checksum that was written."""
+    try:
+        table = json.loads(header)
+        metadata = table.pop("__metadata__")
+        written = metadata["blake2b"]
+        entries = _entries(table, data_start=SIZE_BYTES + header_bytes)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, "its header cannot be read") from error
+    if metadata.get("format") != FORMAT:
+        raise _damaged(path, f"its format is not {FORMAT}")
+    return table, entries, written
 
 
 def _table_bytes(table: Mapping[str, Mapping[str, Any]]) -> bytes:

@@ -85,6 +85,8 @@ class ShardWriter:
     new_name: Callable[[], str]
     shard_bytes: int
     flush_after_s: float
+    send: Callable[[Path], None] | None = None
+    """Brings a whole shard to where its readers find it; without, it is told of in `written`."""
     written: list[WrittenShard] = field(default_factory=list)
     _arrays: dict[str, tuple[str, np.ndarray]] = field(default_factory=dict)
     _num_bytes: int = 0
@@ -108,6 +110,9 @@ class ShardWriter:
             return
         path = self.folder / self.new_name()
         entries = write_shard(path, arrays)
+        if self.send is not None:
+            self.send(path)
+            return
         status = path.stat()
         self.written.append(
             WrittenShard(

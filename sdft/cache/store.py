@@ -14,15 +14,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
-from sdft.cache.manifest import Form, Snapshot, read_snapshot
+from sdft.cache.manifest import Form, ShardRow, Snapshot, read_snapshot
 from sdft.cache.shard import NUMPY_OF, DamagedShard, decode_values, map_shard, read_shard
 from sdft.errors import DataError
 
 MANIFEST_NAME = "manifest.sqlite"
 SHARDS_NAME = "shards"
+
+Buffer: TypeAlias = np.ndarray | bytes
 
 
 class TensorStore:
@@ -41,6 +44,18 @@ class TensorStore:
 
     def __reduce__(self) -> tuple[type[TensorStore], tuple[Path]]:
         return type(self), (self.folder,)
+
+    @property
+    def place(self) -> Path:
+        """Return what a person is told of where it is."""
+        return self.folder
+
+    def local_bytes(self, num_bytes: int) -> int:
+        """Return how much of this machine's disk so much in the store takes."""
+        return num_bytes
+
+    def fetch(self, keys: Sequence[str]) -> None:
+        """Hear which tensors will be read next."""
 
     @property
     def manifest_path(self) -> Path:
@@ -157,18 +172,24 @@ class TensorStore:
         if row < 0:
             raise DataError(
                 what=f"the cache does not hold {key}",
-                where=str(self.folder),
+                where=str(self.place),
                 fix="run cache-latents again",
             )
         form = snapshot.forms[int(snapshot.form_ids[row])]
         try:
-            shard_bytes = self._mapped(snapshot, int(snapshot.shard_ids[row]))
+            buffer, offset = self._buffer(snapshot, row)
         except FileNotFoundError:
             return self._moved(snapshot, key)
-        stored = np.ndarray(
-            form.shape, NUMPY_OF[form.dtype], shard_bytes, int(snapshot.offsets[row])
-        )
+        stored = np.ndarray(form.shape, NUMPY_OF[form.dtype], buffer, offset)
         return decode_values(stored, form.dtype)
+
+    def _buffer(self, snapshot: Snapshot, row: int) -> tuple[Buffer, int]:
+        """Return bytes that hold a row's tensor, and where in them it begins.
+
+        Raises: DamagedShard; FileNotFoundError where its shard is gone.
+        """
+        shard_bytes = self._mapped(snapshot, int(snapshot.shard_ids[row]))
+        return shard_bytes, int(snapshot.offsets[row])
 
     def _moved(self, stale: Snapshot, key: str) -> np.ndarray:
         """Look a key up again: another process pruned the store and copied what it kept."""
@@ -179,10 +200,16 @@ class TensorStore:
         fresh = self.snapshot()
         return self._values(fresh, fresh.row_of(key), key)
 
+    def whole(self, shard: ShardRow) -> np.ndarray:
+        """Return the bytes of a shard.
+
+        Raises: DamagedShard; FileNotFoundError.
+        """
+        return map_shard(self.shards_folder / shard.name, shard.size_bytes)
+
     def _mapped(self, snapshot: Snapshot, shard_id: int) -> np.ndarray:
         mapped = self._maps.get(shard_id)
         if mapped is None:
-            shard = snapshot.shards[shard_id]
-            mapped = map_shard(self.shards_folder / shard.name, shard.size_bytes)
+            mapped = self.whole(snapshot.shards[shard_id])
             self._maps[shard_id] = mapped
         return mapped

@@ -22,6 +22,7 @@ from sdft.cache.posterior import fits
 from sdft.cache.shard import BYTES_OF, StoredDtype
 from sdft.cache.store import TensorStore
 from sdft.cache.writer import StoreWriter
+from sdft.cache.writing import writer_of
 from sdft.dataset.captions import split_tags, words_of
 from sdft.dataset.records import WordRules
 from sdft.errors import DataError
@@ -153,7 +154,7 @@ def cache_contexts(
     held = store.has(list(keys.values()))
     missing = [text for text, is_held in zip(keys, held, strict=True) if not is_held]
     if missing or store.unconfirmed:
-        with StoreWriter(store, emit=emit) as writer:
+        with writer_of(store, emit=emit) as writer:
             if missing:
                 _encode(
                     missing,
@@ -169,7 +170,7 @@ def cache_contexts(
         encoded=len(missing),
         reused=len(keys) - len(missing),
         keys=keys,
-        cache=store.folder,
+        cache=store.place,
     )
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from sdft.cache.manifest import Snapshot, read_snapshot
-from sdft.cache.shard import NUMPY_OF, DamagedShard, Entry, map_shard, read_shard
+from sdft.cache.shard import NUMPY_OF, DamagedShard, Entry, read_shard
 from sdft.cache.store import SHARDS_NAME, TensorStore
-from sdft.cache.writer import SHARD_BYTES, StoreWriter, shard_files
+from sdft.cache.writer import SHARD_BYTES, shard_files
+from sdft.cache.writing import writer_of
 from sdft.errors import Problem
 from sdft.events import Emit, StageFinished, StageProgress, StageStarted, ignore
 
@@ -118,14 +119,14 @@ def prune(
     """
     if dry_run:
         return _foreseen(store.snapshot(), keep_keys, done=False)
-    with StoreWriter(store, emit=emit) as writer:
+    with writer_of(store, emit=emit) as writer:
         snapshot = store.snapshot()
         result = _foreseen(snapshot, keep_keys, done=True)
         keep = _kept(snapshot, keep_keys)
         going = _going_shards(snapshot, keep)
         for shard_id in going:
             shard = snapshot.shards[shard_id]
-            mapped = map_shard(store.shards_folder / shard.name, shard.size_bytes)
+            mapped = store.whole(shard)
             for row in np.flatnonzero(keep & (snapshot.shard_ids == shard_id)):
                 writer.add_encoded(*_encoded(snapshot, int(row), mapped))
             del mapped

@@ -29,12 +29,13 @@ from sdft.cache.manifest import (
 from sdft.cache.shard import (
     SAFETENSORS_OF,
     DamagedShard,
+    Entry,
     StoredDtype,
     encode_values,
     read_shard,
     write_shard,
 )
-from sdft.cache.sharing import ShardWriter, WrittenShard
+from sdft.cache.sharing import WrittenShard
 from sdft.cache.store import TensorStore
 from sdft.events import Emit, Notice, ignore
 from sdft.files import PART_MARK, remove
@@ -86,9 +87,7 @@ class StoreWriter:
             opened.callback(self._store.refresh)
             self._lock.acquire()
             opened.callback(self._lock.release)
-            local = opened.enter_context(near(self._store.manifest_path, put_back=True))
-            self._manifest = opened.enter_context(contextlib.closing(self._open_manifest(local)))
-            self._settle()
+            self._open(opened)
             # Hashing and flushing to the disk go on beside the encoder.
             self._pool = opened.enter_context(ThreadPoolExecutor(1, thread_name_prefix="shard"))
             self._opened = opened.pop_all()
@@ -159,6 +158,12 @@ class StoreWriter:
         for name in names:
             self._remove(self._store.shards_folder / name)
 
+    def _open(self, opened: contextlib.ExitStack) -> None:
+        """Open the list of what the store holds and settle what was left behind."""
+        local = opened.enter_context(near(self._store.manifest_path, put_back=True))
+        self._manifest = opened.enter_context(contextlib.closing(self._open_manifest(local)))
+        self._settle()
+
     def _wait(self) -> None:
         flushing, self._flushing = self._flushing, None
         if flushing is not None:
@@ -166,7 +171,10 @@ class StoreWriter:
 
     def _write(self, arrays: dict[str, tuple[str, np.ndarray]]) -> None:
         path = self._store.shards_folder / new_shard_name()
-        entries = write_shard(path, arrays)
+        self._list(path, write_shard(path, arrays))
+
+    def _list(self, path: Path, entries: Sequence[Entry]) -> None:
+        """Hear of a whole shard and put it where the store's readers find it."""
         status = path.stat()
         with named_sqlite_errors(self._store.manifest_path):
             add_shard(
@@ -239,16 +247,6 @@ class StoreWriter:
 
     def _warn(self, message: str) -> None:
         self._emit(Notice(severity="warning", topic=TOPIC, message=message))
-
-
-def helping_writer(store: TensorStore) -> ShardWriter:
-    """Return what writes shards for a store whose lock another process holds."""
-    return ShardWriter(
-        folder=store.shards_folder,
-        new_name=new_shard_name,
-        shard_bytes=SHARD_BYTES,
-        flush_after_s=FLUSH_AFTER_S,
-    )
 
 
 def shard_files(folder: Path) -> list[Path]:

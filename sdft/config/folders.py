@@ -19,8 +19,19 @@ def folder_of(config: Config) -> Path:
 
 
 def cache_folder(config: Config) -> Path:
-    """Return where latents and the like are kept: as set, or beside the file that names images."""
-    return config.training.cache_dir or folder_of(config) / ".sdft-cache"
+    """Return where latents and the like are kept on this machine: as set, or beside the file that
+    names images. Where `cache_dir` is a URL it is a folder there for what is kept of it here."""
+    cache_dir = config.training.cache_dir
+    own = folder_of(config) / ".sdft-cache"
+    if isinstance(cache_dir, UrlPath):
+        return own / _name_of(cache_dir)
+    return cache_dir or own
+
+
+def cache_url(config: Config) -> str | None:
+    """Return the URL that latents and the like are kept at; None where that is a folder."""
+    cache_dir = config.training.cache_dir
+    return str(cache_dir).rstrip("/") if isinstance(cache_dir, UrlPath) else None
 
 
 def output_folder(config: Config) -> Path:
@@ -30,5 +41,9 @@ def output_folder(config: Config) -> Path:
     assert output_dir is not None, "the check of the settings asks for it"
     if not isinstance(output_dir, UrlPath):
         return output_dir
-    digest = blake2b(str(output_dir).encode(), digest_size=6).hexdigest()
-    return cache_folder(config) / "outputs" / f"{output_dir.name or 'outputs'}-{digest}"
+    return cache_folder(config) / "outputs" / _name_of(output_dir)
+
+
+def _name_of(url: UrlPath) -> str:
+    digest = blake2b(str(url).encode(), digest_size=6).hexdigest()
+    return f"{url.name or 'outputs'}-{digest}"

@@ -178,7 +178,7 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
     )
     cache_dir: Path | None = setting(
         None,
-        help="Folder of the cached latents; beside the dataset file if not set.",
+        help="Folder or URL of the cached latents; beside the dataset file if not set.",
         group="cache",
         decides=False,
     )
@@ -186,7 +186,7 @@ class BasicSettings(BaseModel, frozen=True, extra="forbid", allow_inf_nan=False,
         50.0,
         gt=0,
         unit="GB",
-        help="How much of images of object stores is kept on this machine's disk.",
+        help="How much of what is read of object stores is kept on this machine's disk.",
         group="cache",
         decides=False,
     )

@@ -26,7 +26,15 @@ _ESCAPES = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\f": r"\f", "\r
 _ESCAPES |= {"\x1b": r"\e"}
 
 
-TAKES_URL = ("image_dir", "metadata_file", "output_dir", "resume", "train_data_dir", "in_json")
+TAKES_URL = (
+    "image_dir",
+    "metadata_file",
+    "output_dir",
+    "cache_dir",
+    "resume",
+    "train_data_dir",
+    "in_json",
+)
 """Paths that may be on an object store; the last two are names of the command line for images."""
 
 MAX_PATH_CHARACTERS = 4095
@@ -153,10 +161,14 @@ def _url_problem(setting: Setting, url: str, where: str) -> Problem | None:
         return Problem(
             f"{setting.name} cannot be a URL",
             where,
-            f"{', '.join(TAKES_URL[:4])} can; give a path",
+            f"{', '.join(TAKES_URL[:5])} can; give a path",
         )
-    if setting.name == "output_dir" and url.lower().startswith("http"):
-        return Problem("output_dir cannot be on a web server", where, "give s3://, gs:// or a path")
+    if setting.name in ("output_dir", "cache_dir") and url.lower().startswith("http"):
+        return Problem(
+            f"{setting.name} cannot be on a web server: nothing is written there",
+            where,
+            "give s3://, gs:// or a path",
+        )
     if holds_credentials(url):
         # Without the value: it would stand in every log.
         return Problem(

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from sdft.dataset.sources import State
-from sdft.files import make_folder, remove, whole_file
+from sdft.files import make_folder, remove, replace, whole_file
 
 KEPT_SHARE = 0.9
 """Of the limit, when files have to go: so that the next object does not make some go again."""
@@ -69,13 +69,38 @@ class ObjectCache:
         make_folder(path.parent)
         with whole_file(path) as part:
             part.write_bytes(content)
+        self._count(len(content))
+
+    def _count(self, num_bytes: int) -> None:
         with self._lock:
             if self._uncounted_bytes is not None:
-                self._uncounted_bytes += len(content)
+                self._uncounted_bytes += num_bytes
                 if self._uncounted_bytes * COUNTS_AGAIN < self.max_bytes:
                     return
             self._uncounted_bytes = 0
             self._make_room()
+
+    def part(self, url: str, state: State, start: int, num_bytes: int) -> bytes | None:
+        """Return some bytes of an object that is kept whole, or None where it is not."""
+        path = self._file(url, state)
+        try:
+            with path.open("rb") as file:
+                file.seek(start)
+                content = file.read(num_bytes)
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        return content if len(content) == num_bytes else None
+
+    def adopt(self, url: str, state: State, path: Path) -> None:
+        """Keep a file of this machine's disk as what an object holds; it is moved."""
+        if state[0] > self.max_bytes:
+            remove(path)
+            return
+        kept = self._file(url, state)
+        make_folder(kept.parent)
+        replace(path, kept)
+        self._count(state[0])
 
     def _file(self, url: str, state: State) -> Path:
         name = blake2b(f"{url}\0{state[0]}\0{state[1]}".encode(), digest_size=20).hexdigest()

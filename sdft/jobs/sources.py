@@ -7,12 +7,14 @@ and train share. Reads image headers and captions, no pixels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from sdft.cache.image_memory import image_memory
+from sdft.cache.shared_files import shared_files
 from sdft.collector import no_collections
 from sdft.config.dataset import DatasetSettings, SubsetSettings
-from sdft.config.folders import cache_folder
+from sdft.config.folders import cache_folder, cache_url
 from sdft.config.load import Config
 from sdft.dataset.augment import PictureRules, crop_unresized, faceless
 from sdft.dataset.buckets import plan_buckets
@@ -26,8 +28,10 @@ from sdft.dataset.records import (
     SubsetSpec,
     WordRules,
 )
+from sdft.dataset.remembered import ImageMemory
 from sdft.errors import DataError, Problem
 from sdft.events import Emit, ItemRejected, Notice
+from sdft.jobs.stores import object_cache, shared_table
 from sdft.units import format_bytes
 from sdft.urls import UrlPath
 
@@ -56,14 +60,19 @@ def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
         cannot be used than `max_rejected_share` lets pass.
     """
     tell(config.notices, emit, topic="config")
-    with no_collections(), image_memory(cache_folder(config), emit=emit) as memory:
+    shards, url = cache_folder(config) / "shards", cache_url(config)
+    with (
+        no_collections(),
+        _memory(config, emit) as memory,
+        shared_files(shards, url and f"{url}/shards", emit),
+    ):
         specs = subset_specs(config.datasets)
         index = build_index(
             specs,
             emit=emit,
             memory=memory,
             objects=_object_cache(config, specs, emit),
-            shards=cache_folder(config) / "shards",
+            shards=shards,
         )
     plan, unplaced = plan_buckets(index, bucket_settings(config.datasets))
     plan = crop_unresized(plan, _unresized(config.datasets))
@@ -86,6 +95,11 @@ def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
     )
 
 
+def _memory(config: Config, emit: Emit) -> AbstractContextManager[ImageMemory]:
+    shared = shared_table(config, "seen", emit)
+    return image_memory(cache_folder(config), emit=emit, shared=shared)
+
+
 def _object_cache(
     config: Config, datasets: Sequence[Sequence[SubsetSpec]], emit: Emit
 ) -> ObjectCache | None:
@@ -93,9 +107,7 @@ def _object_cache(
     specs = [spec for dataset in datasets for spec in dataset]
     if not any(isinstance(p, UrlPath) for one in specs for p in (one.image_dir, one.metadata_file)):
         return None
-    cache = ObjectCache(
-        cache_folder(config) / "objects", int(config.training.object_cache_gb * 1e9)
-    )
+    cache = object_cache(config)
     message = (
         f"what is read of object stores is kept in {cache.folder}, "
         f"at most {format_bytes(cache.max_bytes)} (object_cache_gb)"

@@ -89,6 +89,8 @@ class LatentSource:
 
     read_latents: Callable[[str], np.ndarray]
     """Returns [C, H, W] latents, or [2C, H, W] mean and log-variance."""
+    fetch_latents: Callable[[Sequence[str]], None] | None = None
+    """Hears which will be read next: where they lie elsewhere, they are asked for at once."""
     holds_moments: bool
     draw: LatentDraw = "sample"
     """Of moments, cached or not."""
@@ -127,6 +129,10 @@ class LatentSource:
     def _finish(
         self, items: Sequence[HasLatents], addresses: Sequence[Address], pending: list[Pending]
     ) -> list[Found]:
+        if self.fetch_latents is not None:
+            uses = zip(items, addresses, strict=True)
+            keys = (_cached_key(item, address) for item, address in uses)
+            self.fetch_latents([key for key in keys if key is not None])
         drawn = [None if one is None else one() for one in pending]
         pictures = [one.rgb_HWC for one in drawn if one is not None and one.rgb_HWC is not None]
         moments = iter(self._encode(pictures))
@@ -149,9 +155,7 @@ class LatentSource:
         return found
 
     def _cached(self, item: HasLatents, address: Address) -> Tensor:
-        key = item.latents
-        if item.flipped_latents is not None and is_mirrored(address):
-            key = item.flipped_latents
+        key = _cached_key(item, address)
         assert key is not None, "an item has cached latents or a picture"
         stored_CHW = torch.from_numpy(np.array(self.read_latents(key))).float()
         if not bool(torch.isfinite(stored_CHW).all()):
@@ -210,3 +214,9 @@ class LatentSource:
                 fix='mend it and resume, or set unreadable_image = "skip" and resume',
             )
         return Remark(str(job.path), drawn.problem, True)
+
+
+def _cached_key(item: HasLatents, address: Address) -> str | None:
+    if item.flipped_latents is not None and is_mirrored(address):
+        return item.flipped_latents
+    return item.latents

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 from accelerate import Accelerator
 
-from sdft.config.folders import cache_folder
 from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.control import ControlInbox
@@ -22,6 +21,7 @@ from sdft.events import Emit, Notice, SettingChosen
 from sdft.jobs.learning_rate import build_lr_factor
 from sdft.jobs.ordering import order_of
 from sdft.jobs.sources import PlannedDataset, loss_weights, picture_rules, plan_dataset, word_rules
+from sdft.jobs.stores import tensor_store
 from sdft.jobs.training.card_fit import card_in_use, earlier_settings, fit_to_card
 from sdft.jobs.training.contexts import cached_contexts
 from sdft.jobs.training.data import TrainingData, training_data
@@ -154,7 +154,7 @@ def prepare_run(
             images.held_out.train.placements,
             word_rules(config.datasets),
             networks,
-            folder=cache_folder(config),
+            store=tensor_store(config, "contexts", emit),
             emit=emit,
         )
     )
@@ -240,10 +240,7 @@ def _images(
     settings = config.training
     latents = cached_latents(config, dataset, bundle, accelerator=accelerator, emit=emit, team=team)
     placements = dataset.plan.placements
-    cache = cache_folder(config)
-    masks = team.from_main(
-        lambda: cached_masks(config, placements, latents.keys, folder=cache, emit=emit)
-    )
+    masks = team.from_main(lambda: cached_masks(config, placements, latents.keys, emit=emit))
     held_out = hold_out(
         config,
         Chosen(placements=placements, keys=latents.keys, masks=masks.keys),

@@ -7,7 +7,6 @@ text encoder runs in each step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,13 +36,15 @@ def cached_contexts(
     words: Mapping[tuple[int, int], WordRules],
     networks: Networks,
     *,
-    folder: Path,
+    store: TensorStore,
     emit: Emit,
 ) -> Contexts | None:
     """Encode all texts that the run can read, if they are few enough; say what was decided.
 
     A kept context has every bit that the text encoder gave, and a run reads either none or all of
     its contexts from the cache: so a resumed run reads the same as one that never stopped.
+
+    `store` is where they are kept.
 
     Raises: what `cache_contexts` raises.
     """
@@ -77,7 +78,6 @@ def cached_contexts(
         values: np.ndarray = contexts_BSD.float().cpu().numpy()
         return values
 
-    store = TensorStore(folder / "contexts")
     result = cache_contexts(
         plan.texts,
         store=store,

@@ -14,7 +14,6 @@ import torch
 from accelerate import Accelerator
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-from sdft.cache.digests import FileDigests
 from sdft.cache.encoders import VaeEncoder
 from sdft.cache.half_vae import HalfVaeEncoder
 from sdft.cache.keys import LatentKind, LatentRecipe
@@ -22,7 +21,6 @@ from sdft.cache.latents import KeyTable, LatentCacheResult, LatentRules, cache_l
 from sdft.cache.pipeline import num_cores
 from sdft.cache.shard import StoredDtype
 from sdft.cache.store import TensorStore
-from sdft.config.folders import cache_folder
 from sdft.config.load import Config
 from sdft.config.training import TrainingSettings
 from sdft.dataset.picture_workers import PictureWorkers
@@ -31,6 +29,7 @@ from sdft.dataset.tables import PlacementTable
 from sdft.errors import DataError
 from sdft.events import Emit, Notice
 from sdft.jobs.sources import PlannedDataset, interpolations, is_flipped, picture_rules
+from sdft.jobs.stores import file_digests, tensor_store
 from sdft.jobs.training.machine import weight_dtype
 from sdft.jobs.training.team import ONLY_ONE, Team
 from sdft.models.bundle import ModelBundle
@@ -61,7 +60,7 @@ class CachedLatents:
 
     @property
     def cache(self) -> Path:
-        return self.store.folder
+        return self.store.place
 
 
 def cached_latents(
@@ -82,8 +81,7 @@ def cached_latents(
         `cache_latents` raises.
     """
     settings = config.training
-    folder = cache_folder(config)
-    store = TensorStore(folder / "latents")
+    store = tensor_store(config, "latents", emit)
     kind: LatentKind = "moments" if settings.cache_moments else settings.latent_kind
     live = live_subsets(config)
     placements = PlacementTable.of(dataset.plan.placements)
@@ -103,7 +101,9 @@ def cached_latents(
             reused=0,
             images=0,
         )
-    emit(Notice(severity="info", topic="cache", message=f"latents are kept in {folder}"))
+    emit(
+        Notice(severity="info", topic="cache", message=f"latents are kept in {store.place.parent}")
+    )
     takes_npz = settings.cache_latents_to_disk and kind == "sample"
     if takes_npz:
         message = (
@@ -119,7 +119,7 @@ def cached_latents(
         dtype=settings.cache_dtype,
     )
     # One process remembers what was read.
-    remembered = FileDigests(folder / "digests.sqlite") if team.is_main else nullcontext()
+    remembered = file_digests(config, emit) if team.is_main else nullcontext()
     with remembered as digests:
         result = cache_latents(
             BucketPlan(placements=kept),
@@ -169,6 +169,7 @@ def latent_source(
     dtype = vae_dtype(settings, accelerator)
     return LatentSource(
         read_latents=latents.store.read,
+        fetch_latents=latents.store.fetch,
         holds_moments=latents.kind == "moments",
         draw=settings.latent_kind,
         workers=PictureWorkers(min(settings.max_data_loader_n_workers, cores) if is_live else 0),

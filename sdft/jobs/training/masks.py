@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from sdft.cache.digests import FileDigests
 from sdft.cache.latents import LatentKeys
 from sdft.cache.masks import MaskSource, cache_masks
 from sdft.cache.store import TensorStore
@@ -18,6 +17,7 @@ from sdft.dataset.masks import MASK_EXTENSIONS, find_masks
 from sdft.dataset.records import Placement
 from sdft.errors import DataError, Problem
 from sdft.events import Emit
+from sdft.jobs.stores import file_digests, tensor_store
 
 NUM_MISSING_SHOWN = 10
 
@@ -37,10 +37,9 @@ def cached_masks(
     placements: Sequence[Placement],
     latents: Sequence[LatentKeys],
     *,
-    folder: Path,
     emit: Emit,
 ) -> CachedMasks:
-    """Make the masks that the cache in `folder` lacks and return where all lie.
+    """Make the masks that the cache lacks and return where all lie.
 
     Placements without latents need none.
 
@@ -56,8 +55,8 @@ def cached_masks(
     sources = mask_sources(config, used)
     if not any(sources):
         return CachedMasks(store=None, keys=(None,) * len(placements))
-    store = TensorStore(folder / "masks")
-    with FileDigests(folder / "digests.sqlite") as digests:
+    store = tensor_store(config, "masks", emit)
+    with file_digests(config, emit) as digests:
         result = cache_masks(
             placements,
             sources,

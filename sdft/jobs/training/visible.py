@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from pathlib import Path
 
-from sdft.config.folders import cache_folder
+from sdft.config.folders import cache_folder, cache_url
 from sdft.config.load import Config
 from sdft.errors import DataError, Problem
 from sdft.files import make_folder, remove
@@ -21,14 +21,15 @@ def require_seen(config: Config, team: Team) -> None:
 
     Raises: DataError in the main process, SaidElsewhere in the others.
     """
-    if team.size == 1:
+    # A cache in an object store is asked for by each on its own.
+    if team.size == 1 or cache_url(config) is not None:
         return
     cache = cache_folder(config)
     mark = team.from_main(lambda: _left_mark(cache))
     problem = Problem(
         what="it sees another cache than process 0",
         where=str(cache),
-        fix="set cache_dir to a folder on a disk that all machines share",
+        fix="set cache_dir to a folder on a disk that all machines share, or to s3:// or gs://",
     )
     try:
         team.require_none([] if mark.exists() else [problem], DataError)

@@ -316,7 +316,7 @@ def test_the_old_command_line_takes_urls_and_keeps_its_cache_here(tmp_path, monk
         ("output_dir", "s3://me:hunter22@bucket/out", "passwords and signatures"),
         ("resume", "s3://bucket/x?sig=hunter22", "passwords and signatures"),
         ("logging_dir", "s3://bucket/logs", "logging_dir cannot be a URL"),
-        ("cache_dir", "s3://bucket/cache", "cache_dir cannot be a URL"),
+        ("cache_dir", "https://host/cache", "cache_dir cannot be on a web server"),
         ("train_data_dir", "https://me:hunter22@host/x", "passwords and signatures"),
         ("train_data_dir", "https://host/x?sig=hunter22", "passwords and signatures"),
     ],
