@@ -49,6 +49,10 @@ def command(
         str,
         typer.Option("--caption_extension", "--caption_extention", help="Of the files written."),
     ] = ".caption",
+    output_path: Annotated[
+        Path | None,
+        typer.Option("--output_path", help="One .json or .jsonl instead of text files."),
+    ] = None,
     recursive: Recursive = False,
     overwrite: Overwrite = False,
     beam_search: Annotated[
@@ -102,6 +106,7 @@ def command(
             num_workers=workers,
             num_processes=num_processes,
             caption_extension=caption_extension,
+            output_path=output_path,
             recursive=recursive,
             overwrite=overwrite,
             generation={

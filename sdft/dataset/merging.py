@@ -13,6 +13,7 @@ from pathlib import Path
 
 from sdft.dataset.image_list import ListedImage, common_folder
 from sdft.dataset.metadata_file import Entries
+from sdft.dataset.shards import json_words
 from sdft.dataset.word_files import read_words, shared_stem_notices, words_file
 from sdft.errors import DataError, Problem, UserError
 
@@ -48,6 +49,9 @@ def merge_words(
 ) -> Merged:
     """Add each image's caption and tags to the entries; an extension of None is left out.
 
+    Images in tar shards have the keys that training gives them, as if the shards were unpacked; the
+    words of one without such members come from its `.json`.
+
     A key is the image's path below the images' common folder, with its extension, or its absolute
     path with `full_path`. An entry that exists under the image's stem, as older tools write it,
     keeps its key.
@@ -65,12 +69,14 @@ def merge_words(
         entries={key: dict(entry) for key, entry in (existing or {}).items()}, overwrite=overwrite
     )
     keys = _keys_of(images, base, merge.entries)
-    merge.notices.extend(shared_stem_notices([image.path for image in images]))
+    merge.notices.extend(shared_stem_notices([image.place for image in images]))
     for image, key in zip(images, keys, strict=True):
         entry = merge.entries.setdefault(key, {})
         for name, extension in (("caption", caption_extension), ("tags", tags_extension)):
             if extension is not None:
                 merge.take(entry, name, words_file(image.path, extension))
+        if image.in_shard and not has_words(entry):
+            merge.take_json(entry, words_file(image.path, ".json"))
     return Merged(
         entries=merge.entries,
         base=base,
@@ -96,12 +102,12 @@ def key_for(image: Path, base: Path | None) -> str:
 def _keys_of(
     images: Sequence[ListedImage], base: Path | None, existing: Mapping[str, object]
 ) -> list[str]:
-    keys = [_existing_key(image.path, base, existing) for image in images]
+    keys = [_existing_key(image.place, base, existing) for image in images]
     uses = Counter(keys)
     problems = [
         Problem(
             f'the key "{key}" stands for {uses[key]} images',
-            str(image.path),
+            str(image.place),
             "give the entry each image's name with its extension, or merge into a new file",
         )
         for image, key in zip(images, keys, strict=True)
@@ -129,6 +135,21 @@ class _Merge:
     counts: Counter[str] = field(default_factory=Counter)
     notices: list[Problem] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+
+    def take_json(self, entry: dict[str, object], file: Path) -> None:
+        """Take both from a member that tar shards have in the place of word files."""
+        try:
+            texts = json_words(file.read_bytes())
+        except FileNotFoundError:
+            return
+        except (DataError, OSError) as error:
+            what = error.problems[0].what if isinstance(error, DataError) else error.strerror
+            self.problems.append(Problem(f"cannot be read: {what}", str(file)))
+            return
+        for name, text in zip(("caption", "tags"), texts, strict=True):
+            if text.strip():
+                entry[name] = text.strip()
+                self.counts["added"] += 1
 
     def take(self, entry: dict[str, object], name: str, file: Path) -> None:
         try:

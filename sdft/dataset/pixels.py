@@ -19,6 +19,7 @@ from PIL import Image
 
 from sdft.dataset import headers, resample
 from sdft.dataset.headers import UnreadableImage
+from sdft.dataset.objects import StatedPath
 from sdft.dataset.records import Box, Size
 
 __all__ = ["PREPROCESSING_VERSION", "UnreadableImage", "decode_rgb", "fit", "read_header"]
@@ -44,7 +45,8 @@ def read_header(path: Path) -> Size:
 
     Raises: UnreadableImage; OSError where the file cannot be read at all.
     """
-    with path.open("rb") as file:
+    opened = BytesIO(path.read_bytes()) if isinstance(path, StatedPath) else path.open("rb")
+    with opened as file:
         return headers.read(file).upright
 
 

@@ -230,6 +230,11 @@ class Shards:
         path.shards = self
         return cast(Path, path)
 
+    def member(self, text: str) -> Path | None:
+        """Return the path of a member by its text alone; None where it is none."""
+        found = self.find(text)
+        return None if found is None else self.path(text, found[0].member_state(found[1]))
+
 
 def shards_of(path: Path) -> Shards | None:
     """Return what knows of a member's path; None for any other."""
@@ -368,6 +373,15 @@ def words_of_json(content: bytes, rules: WordRules) -> bytes:
 
     Raises: DataError.
     """
+    caption, tags = json_words(content)
+    return joined(caption, tags, rules).encode("utf-8", "surrogatepass")
+
+
+def json_words(content: bytes) -> tuple[str, str]:
+    """Return the caption and the tags of a `.json` member, empty where it has none.
+
+    Raises: DataError.
+    """
     try:
         entry = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -380,7 +394,7 @@ def words_of_json(content: bytes, rules: WordRules) -> bytes:
         if not isinstance(text, str):
             raise DataError(what=f"JSON whose {name} is no text", fix=_WANTED)
         texts.append(text)
-    return joined(texts[0], texts[1], rules).encode("utf-8", "surrogatepass")
+    return texts[0], texts[1]
 
 
 _WANTED = 'write {"caption": "...", "tags": "..."}'

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sdft.dataset.captions import caption_stems
+from sdft.dataset.shards import shards_of
 from sdft.errors import DataError, Problem
 
 _MARKS = ((codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
@@ -61,6 +62,9 @@ def decode_words(content: bytes, path: Path) -> Words:
 def words_file(image: Path, extension: str) -> Path:
     """Return where the words of an image stand: its own stem, or the stem without face numbers."""
     files = [image.with_name(stem + extension) for stem in caption_stems(image.stem)]
+    shards = shards_of(image)
+    if shards is not None:
+        files = [shards.member(str(file)) or file for file in files]
     return next((file for file in files if file.is_file()), files[0])
 
 

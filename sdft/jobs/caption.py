@@ -1,6 +1,6 @@
 """`sdft caption`: captions for images, by BLIP, GIT or another model of transformers.
 
-In: images, a model, how to generate. Out: caption files beside the images.
+In: images, a model, how to generate. Out: caption files beside the images, or one table.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sdft.dataset.image_list import list_images
 from sdft.dataset.word_files import with_dot
 from sdft.dataset.write_log import WriteLog
 from sdft.errors import UserError
 from sdft.events import Emit
-from sdft.jobs.labelling import LabelResult, run_labelling, settings_digest
+from sdft.jobs.labelling import LabelResult, listed_images, run_labelling, settings_digest
 from sdft.labelers.captioners import (
     CAPTIONERS,
     DEFAULT_MODELS,
@@ -26,7 +25,7 @@ from sdft.labelers.captioners import (
 )
 from sdft.labelers.hub import NOTE, find_model
 from sdft.labelers.records import Labeler
-from sdft.labelers.sinks import TextFiles
+from sdft.labelers.sinks import Sink, Table, TextFiles
 from sdft.processes import require_all_started
 
 DEFAULT_MODEL_DIR = Path("caption_model")
@@ -44,6 +43,7 @@ def run_caption(
     num_workers: int | None = None,
     num_processes: int = 1,
     caption_extension: str = ".caption",
+    output_path: Path | None = None,
     recursive: bool = False,
     overwrite: bool = False,
     generation: Mapping[str, Any],
@@ -59,7 +59,9 @@ def run_caption(
         what comes later.
     """
     require_all_started("caption")
-    images = list_images(patterns, recursive=recursive)
+    images = listed_images(
+        patterns, recursive=recursive, to_table=output_path is not None, emit=emit
+    )
     if captioner != "auto":
         captioner = CAPTIONERS.canonical(captioner)
     model = model or DEFAULT_MODELS.get(captioner, DEFAULT_MODELS["blip"])
@@ -74,18 +76,20 @@ def run_caption(
     )
     settings = {**generation, "captioner": captioner}
     digest = settings_digest(_model_files(folder), settings)
-    sink = TextFiles(
-        log=WriteLog(line=command_line, settings=digest),
-        extension=with_dot(caption_extension),
-        separator=" ",
-        overwrite=overwrite,
-    )
+    log = WriteLog(line=command_line, settings=digest)
+    sink: Sink
+    if output_path is not None:
+        path = output_path.absolute()
+        sink = Table(log=log, path=path, separator=" ", kind="caption", overwrite=overwrite)
+    else:
+        extension = with_dot(caption_extension)
+        sink = TextFiles(log=log, extension=extension, separator=" ", overwrite=overwrite)
     return run_labelling(
         images,
         partial(_open, folder, dict(generation), kind=captioner, device=device),
         sink=sink,
         model=model,
-        output=with_dot(caption_extension),
+        output=str(output_path or with_dot(caption_extension)),
         stage="captioning",
         batch_size=batch_size,
         num_workers=num_workers,

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sdft.dataset.image_list import ListedImage
+from sdft.dataset.image_list import ListedImage, list_images
 from sdft.errors import DataError, Interrupted, Problem, SdftError, StoppedResumable, UserError
 from sdft.events import Emit, ItemRejected, Notice
 from sdft.files import PART_MARK, remove, unfinished_in
@@ -73,7 +73,7 @@ def plan_tasks(images: Sequence[ListedImage], sink: Sink, emit: Emit) -> Plan:
     first_of: dict[Path, Path] = {}
     beside = isinstance(sink, TextFiles)
     for image in images:
-        task = Task(path=image.path, key=image.path.relative_to(image.root).as_posix())
+        task = Task(path=image.path, key=image.key, place=image.place if image.in_shard else None)
         first = first_of.setdefault(image.path.with_suffix(""), image.path)
         if beside and first is not image.path:
             what = f"would write over the words of {first.name}, which has the same stem"
@@ -95,6 +95,28 @@ def plan_tasks(images: Sequence[ListedImage], sink: Sink, emit: Emit) -> Plan:
     if isinstance(sink, TextFiles):
         _sweep({sink.file_of(task) for task in todo})
     return Plan(todo=tuple(todo), finished=tuple(finished), kept=num_kept, rejected=tuple(rejected))
+
+
+def listed_images(
+    patterns: Sequence[str], *, recursive: bool, to_table: bool, emit: Emit
+) -> tuple[ListedImage, ...]:
+    """Return the images of a command line.
+
+    Raises: what `list_images` raises; UserError where their words have nowhere to go.
+    """
+
+    def note(problem: Problem) -> None:
+        emit(Notice(severity="warning", topic="shards", message=str(problem)))
+
+    images = list_images(patterns, recursive=recursive, note=note)
+    packed = next((image for image in images if image.in_shard), None)
+    if packed is not None and not to_table:
+        raise UserError(
+            what="nothing can be written beside images in tar shards",
+            where=str(packed.root),
+            fix="--output_path words.json writes one file that training takes as metadata_file",
+        )
+    return images
 
 
 def _sweep(files: set[Path]) -> None:

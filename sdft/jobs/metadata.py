@@ -93,7 +93,7 @@ def run_merge(
     Raises: DataError with every word file that cannot be read, in which case nothing is written.
     """
     check_suffix(out)
-    images = list_images(patterns, recursive=recursive)
+    images = _listed(patterns, recursive, emit)
     source = in_json or (out if out.is_file() else None)
     existing = read_metadata(source) if source is not None else {}
     merged = merge_words(
@@ -216,7 +216,7 @@ def run_check(
         images = _images_of_metadata(files[0], patterns, recursive)
         base = (common_folder(images) if patterns else None) or files[0].parent.absolute()
     else:
-        images = list_images(patterns, recursive=recursive)
+        images = _listed(patterns, recursive, emit)
         merged = merge_words(
             images,
             caption_extension=with_dot(caption_extension),
@@ -232,7 +232,7 @@ def run_check(
     findings = check_entries(
         entries,
         base=base,
-        images=[image.path for image in images],
+        images=[image.place for image in images],
         count_tokens=ClipTokenizer("eos").count,
     )
     return CheckResult(entries=len(entries), images=len(images), findings=findings)
@@ -322,6 +322,13 @@ def _digest(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
+def _listed(patterns: Sequence[str], recursive: bool, emit: Emit) -> tuple[ListedImage, ...]:
+    left_out: list[Problem] = []
+    images = list_images(patterns, recursive=recursive, note=left_out.append)
+    _tell(emit, left_out, "shards")
+    return images
+
+
 def _images_of_metadata(
     path: Path, patterns: Sequence[str], recursive: bool
 ) -> tuple[ListedImage, ...]:
@@ -364,7 +371,7 @@ def _tell_missing(
         return
     others = {
         file.suffix
-        for folder in {image.path.parent for image in images}
+        for folder in {image.path.parent for image in images if not image.in_shard}
         for file in folder.iterdir()
         if file.suffix.lower() in (".txt", ".caption", ".cap", ".tags", ".json")
     } - {with_dot(caption_extension), with_dot(tags_extension)}

@@ -10,12 +10,11 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from sdft.dataset.image_list import list_images
 from sdft.dataset.word_files import with_dot
 from sdft.dataset.write_log import WriteLog
 from sdft.errors import UserError
 from sdft.events import Emit
-from sdft.jobs.labelling import LabelResult, run_labelling, settings_digest
+from sdft.jobs.labelling import LabelResult, listed_images, run_labelling, settings_digest
 from sdft.labelers.hub import find_model
 from sdft.labelers.selection import TagChoice
 from sdft.labelers.sinks import Sink, Table, TextFiles
@@ -60,7 +59,9 @@ def run_tag(
             fix="leave out --output_path, or --append_tags",
         )
     require_all_started("tag")
-    images = list_images(patterns, recursive=recursive)
+    images = listed_images(
+        patterns, recursive=recursive, to_table=output_path is not None, emit=emit
+    )
     path = find_model(
         model,
         model_dir=model_dir,

@@ -45,6 +45,13 @@ class Task:
     path: Path
     key: str
     """Names it wherever it lies; what is random about it depends on this."""
+    place: Path | None = None
+    """Where it would lie if its tar shard were unpacked; none where it lies in none."""
+
+    @property
+    def name(self) -> str:
+        """Return what a table calls it."""
+        return (self.place or self.path).as_posix()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

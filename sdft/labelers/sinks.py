@@ -95,6 +95,8 @@ class Table:
     log: WriteLog
     path: Path
     separator: str
+    kind: str = "tags"
+    """What the words are: tags, or caption. A table of ours keeps what it has of the other."""
     overwrite: bool = False
     _results: dict[str, dict[str, Any]] = field(default_factory=dict)
     _order: list[str] = field(default_factory=list)
@@ -120,7 +122,7 @@ class Table:
         return self.path.parent / FOLDER / f"{self.path.name}.notes.jsonl"
 
     def state(self, task: Task) -> str:
-        key = task.path.as_posix()
+        key = task.name
         self._order.append(key)
         known = self._results.get(key)
         fits = known is not None and known["about"] == list(image_stamp(task.path))
@@ -129,7 +131,7 @@ class Table:
     def write(self, task: Task, words: Words) -> None:
         note = {
             "settings": self.log.settings,
-            "image": task.path.as_posix(),
+            "image": task.name,
             "about": list(image_stamp(task.path)),
             "size": list(read_header(task.path)),
             "words": list(words),
@@ -144,10 +146,10 @@ class Table:
                 raise EnvironmentFault(
                     what=f"cannot be written: {error.strerror}", where=str(self._notes)
                 ) from error
-            self._results[task.path.as_posix()] = note
+            self._results[task.name] = note
 
     def words_of(self, task: Task) -> Words:
-        return tuple(self._results[task.path.as_posix()]["words"])
+        return tuple(self._results[task.name]["words"])
 
     def finish(self) -> None:
         """Write the table, unless it already says just this."""
@@ -160,16 +162,25 @@ class Table:
         found = [self._results[key] for key in self._order if key in self._results]
         words = [self.separator.join(note["words"]) for note in found]
         if self.path.suffix == ".json":
-            table = {
-                note["image"]: {"tags": text, "image_size": note["size"]}
-                for note, text in zip(found, words, strict=True)
-            }
+            before = self._before()
+            table = {}
+            for note, text in zip(found, words, strict=True):
+                entry = before.get(note["image"], {}) | {self.kind: text}
+                named = {name: entry[name] for name in ("caption", "tags") if name in entry}
+                table[note["image"]] = named | {"image_size": note["size"]}
             return json.dumps(table, indent=4, ensure_ascii=False) + "\n"
         lines = [
             {"image_path": note["image"], "caption": text, "image_size": note["size"]}
             for note, text in zip(found, words, strict=True)
         ]
         return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+    def _before(self) -> dict[str, dict[str, Any]]:
+        """Return the entries that the table has, if it was made by us."""
+        if self.log.origin(self.path) not in (SAME, OTHER):
+            return {}
+        entries = json.loads(read_text(self.path))
+        return {key: entry for key, entry in entries.items() if isinstance(entry, dict)}
 
     def _take_note(self, line: str) -> None:
         try:
