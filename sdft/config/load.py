@@ -6,11 +6,17 @@ ConfigError with every mistake.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sdft.config.accelerate_config import (
+    problems_of_accelerate,
+    settings_of_accelerate,
+    unused_of_accelerate,
+)
 from sdft.config.checks import effects_missing, problems_in, problems_of_training
 from sdft.config.dataset import DatasetSettings, SourceSettings
 from sdft.config.document import Document, read_document
@@ -76,20 +82,24 @@ def load_config(
     for_training: bool = False,
     need_dataset: bool = True,
     read: Reader = read_document,
+    environment: Mapping[str, str] = os.environ,
 ) -> Config:
     """Read CONFIG and the flags, and check everything.
 
     `flags` goes from setting names, as in TOML or as on the command line, to text or typed
     values; none means not given. `for_training` also checks what only training needs: that a
     model and an output folder are named and that the model is there. `read` gives files that are
-    not on disk yet.
+    not on disk yet. `environment` holds what `accelerate launch` says; all else wins over it.
 
     Raises: ConfigError with all mistakes.
     """
     findings = Findings()
+    findings.problems += problems_of_accelerate(environment)
+    findings.notices += unused_of_accelerate(environment)
     path = path or _path_from_flag(flags, cwd)
     document = read(cwd / path, cwd) if path is not None else None
     given = _sort_given(_preset(document, flags), document, flags, findings)
+    given.training = settings_of_accelerate(environment) | given.training
     training = _training(given.training, cwd, findings)
     sources, wrong = typed_values(SourceSettings, given.sources, cwd)
     findings.problems += wrong

@@ -7,7 +7,10 @@ A dataset key may keep its field: a row here wins over it.
 from __future__ import annotations
 
 _NOT_YET = "not supported yet"
-_DEEPSPEED = "DeepSpeed is not supported; use gradient_checkpointing and an 8-bit optimizer"
+_DEEPSPEED = (
+    "DeepSpeed is not used; gradient_checkpointing and an 8-bit optimizer save memory on one GPU,"
+    " and on several fsdp does what ZeRO 3 does"
+)
 _LOG = (
     "not supported; the whole log is in log.txt of the run folder, and --quiet silences the screen"
 )

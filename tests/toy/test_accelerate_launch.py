@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import subprocess
 import sys
 
@@ -57,3 +59,37 @@ def test_the_real_command_ends_with_that_error(bare, tmp_path):
     assert "--num_processes 2 starts them itself" in ran.stderr
     assert ran.returncode != 0
     assert not (tmp_path / "out").exists()
+
+
+FSDP2 = """\
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+mixed_precision: 'no'
+num_machines: 1
+num_processes: 2
+machine_rank: 0
+fsdp_config:
+  fsdp_version: 2
+  fsdp_reshard_after_forward: true
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_transformer_layer_cls_to_wrap: BasicTransformerBlock
+  fsdp_state_dict_type: SHARDED_STATE_DICT
+"""
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+def test_accelerate_launch_with_its_own_fsdp2_file_spreads_the_weights(bare, prepared, tmp_path):
+    shutil.copytree(prepared, tmp_path / "toy")
+    (tmp_path / "fsdp2.yaml").write_text(FSDP2, "utf-8")
+    starter = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
+    line = [*starter, "--config_file", str(tmp_path / "fsdp2.yaml"), "-m", "sdft", "train"]
+    line += ["config.toml", "--max_train_steps", "2", "--device", "cpu", "--output_dir", "out"]
+    ran = subprocess.run(line, capture_output=True, text=True, check=False, cwd=tmp_path / "toy")
+    assert ran.returncode == 0, ran.stderr
+    found = re.search(r"over 2 processes: this one holds ([\d,]+) of ([\d,]+)", ran.stderr)
+    held, total = (int(number.replace(",", "")) for number in found.groups())
+    assert total / 3 < held < 0.52 * total
+    assert "fsdp_state_dict_type (SHARDED_STATE_DICT) is not taken" in ran.stderr
+    # One whole file, whoever holds what.
+    assert list((tmp_path / "toy" / "out").glob("*.safetensors"))

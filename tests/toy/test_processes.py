@@ -359,13 +359,6 @@ def _can_be_lost(agent, meeting):
     return int(meeting.rpartition(":")[2]) not in listens and ranks not in (["0"], [])
 
 
-def test_sharding_by_accelerates_config_is_refused_by_name(ground, tmp_path):
-    config = ground.write_config(tmp_path)
-    variables = [{"ACCELERATE_USE_FSDP": "true"}] * 2
-    ran = ground.again(tmp_path, config, ranks=2, variables=variables).require(2, 2)
-    assert "accelerate's config asks for FSDP" in ran.said[0]
-
-
 @pytest.mark.parametrize("on_bad_step", ["stop", long("skip")])
 def test_a_loss_that_is_no_number_is_named_once_with_its_image(ground, tmp_path, on_bad_step):
     config = ground.write_config(tmp_path, batch_size=2, on_bad_step=on_bad_step, max_bad_steps=3)

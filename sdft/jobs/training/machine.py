@@ -91,6 +91,9 @@ def build_accelerator(
     if spreads_weights:
         # Autocast would keep a half copy of every weight until the end of the forward pass.
         handlers.append(AutocastKwargs(cache_enabled=False))
+    # What its own config asks for has become our settings; it would spread weights besides, but on
+    # a CPU, and the libraries that load models would leave those of all processes but one empty.
+    os.environ.pop("ACCELERATE_USE_FSDP", None)
     accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu, kwargs_handlers=handlers)
     asked = int(os.environ.get("WORLD_SIZE", "1"))
     if accelerator.num_processes != asked:

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 from torch.nn import Module, Parameter
 
-from sdft.events import Emit
+from sdft.events import Emit, Notice
 from sdft.jobs.training.chunking import ChunkWishes, chunked_optimizer, fused_backward
 from sdft.jobs.training.device_use import DeviceUse, use_device
 from sdft.jobs.training.groups import named_weights, parameter_groups
@@ -94,6 +94,7 @@ def prepare_networks(
     if shards is not None:
         own_parts = OwnParts(parameters)
         groups = own_parts.groups(groups)
+        emit(_spread_notice(parameters, own_parts, accelerator.num_processes))
     optimizer, rounding, fused = make_optimizer(
         optimizer_type,
         groups,
@@ -130,6 +131,15 @@ def prepare_networks(
         own_parts=own_parts,
         spread_from=spread_from,
     )
+
+
+def _spread_notice(weights: Sequence[Parameter], own: OwnParts, num_processes: int) -> Notice:
+    held, total = (sum(one.numel() for one in each) for each in (own.parts, weights))
+    message = (
+        f"weights are spread over {num_processes} processes: this one holds {held:,} of {total:,}"
+        " trained values"
+    )
+    return Notice(severity="info", topic="fsdp", message=message)
 
 
 def make_optimizer(

@@ -5,8 +5,7 @@ In: a Config, this process' place, a state. Out: a Team; the same state in every
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -36,7 +35,6 @@ def team_of(config: Config, place: Place) -> Iterator[Team]:
             f" {settings.num_processes}",
             fix="leave num_processes out: torchrun and accelerate launch have their own option",
         )
-    _require_no_sharding(os.environ)
     on_gpu = settings.device != "cpu" and torch.cuda.is_available()
     if on_gpu:
         require_gpu(place, torch.cuda.device_count())
@@ -56,19 +54,6 @@ def require_gpu(place: Place, num_gpus: int) -> None:
             where="num_processes",
             fix=f"start {num_gpus} processes on this machine, or add --device cpu",
         )
-
-
-def _require_no_sharding(environment: Mapping[str, str]) -> None:
-    """Raises: UserError where accelerate's own config asks for what is not supported."""
-    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
-        if environment.get(f"ACCELERATE_USE_{name}", "false").lower() == "true":
-            raise UserError(
-                what=f"accelerate's config asks for {name}, and here weights are spread over"
-                " several GPUs by a setting of sdft's own",
-                where=f"ACCELERATE_USE_{name}",
-                fix="choose multi-GPU without it in `accelerate config`, or use --num_processes,"
-                " and add --fsdp",
-            )
 
 
 def same_state(state: SavedState | None, team: Team) -> SavedState | None:

@@ -45,7 +45,10 @@ ONE_MISTAKE = {
     "bad percentage": ('lr_warmup_steps = "120%"\n', ["percentage"]),
     "empty path": ('output_dir = ""\n', ["output_dir is empty"]),
     "number for a path": ("vae = 3\n", ["a path", "3"]),
-    "refused": ("zero_stage = 2\n", ["c.toml:1", "DeepSpeed is not supported"]),
+    "refused": (
+        "zero_stage = 2\n",
+        ["c.toml:1", "DeepSpeed is not used", "fsdp does what ZeRO 3 does"],
+    ),
     "refused LoRA": ('network_module = "lora"\n', ["LoRA is not supported"]),
     "subset key outside": ('image_dir = "x"\n', ["train_data_dir"]),
     "windows path": (
