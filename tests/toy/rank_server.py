@@ -75,6 +75,22 @@ def die_in_folder(part: str) -> None:
     sys.addaudithook(hook)
 
 
+def die_at_gathering(number: int) -> None:
+    """Die at the n-th tensor that is brought together for a file; the others wait for its rows."""
+    from sdft.jobs.training import sharding
+
+    whole, count = sharding.whole, 0
+
+    def counted(tensor: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == number:
+            die()
+        return whole(tensor)
+
+    sharding.whole = counted
+
+
 def die_at_encoding(number: int) -> None:
     """Die when the n-th batch of pictures is encoded."""
     from sdft.cache.encoders import VaeEncoder
@@ -127,6 +143,7 @@ KILLS = {
     "backward": die_at_backward,
     "folder": die_in_folder,
     "encoding": die_at_encoding,
+    "gathering": die_at_gathering,
 }
 
 

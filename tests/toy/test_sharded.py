@@ -11,7 +11,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from sdft.models.toy import save_toy_model
-from tests.toy.in_ranks import Ground, draw_images, events, losses, relative, steps, weights
+from tests.toy.in_ranks import (
+    Ground,
+    draw_images,
+    events,
+    long,
+    losses,
+    relative,
+    steps,
+    weights,
+)
 
 DIFFER_BY = 1e-5
 WEIGHTS_DIFFER_BY = 1e-4
@@ -180,3 +189,74 @@ def test_spread_processes_that_are_asked_to_end_save_a_state_together(ground, on
     ground.again(tmp_path, config, ranks=2, kill={"rank": 1, "terminated": 3}).require(5, 5)
     ground.again(tmp_path, config, "--resume", "auto", ranks=2).require(0, 0)
     assert losses(tmp_path) == pytest.approx(losses(one), rel=DIFFER_BY)
+
+
+@pytest.mark.timeout(900)
+def test_accelerates_own_config_spreads_weights_by_the_same_way(ground, two, tmp_path):
+    """As `accelerate launch` starts it; that its own FSDP2 spreads nothing on CPUs is no matter."""
+    said = {
+        "ACCELERATE_USE_FSDP": "true",
+        "FSDP_VERSION": "2",
+        "FSDP_RESHARD_AFTER_FORWARD": "true",
+        "FSDP_STATE_DICT_TYPE": "SHARDED_STATE_DICT",
+        "FSDP_CPU_RAM_EFFICIENT_LOADING": "true",
+    }
+    config = ground.write_config(
+        tmp_path, batch_size=2, train_text_encoder=True, max_train_epochs=None, max_train_steps=3
+    )
+    how = {"variables": [said] * 2, "parts": str(tmp_path / "parts"), "limit_s": 400}
+    ground.again(tmp_path, config, ranks=2, **how).require(0, 0)
+    for found in parts(tmp_path, 2):
+        assert found["spread"] == found["weights"] > 300
+        assert found["own_values"] < 0.52 * found["values"]
+        assert [name.startswith("FSDP") for name in found["networks"]] == [True, True]
+    # To the last bit what --fsdp gives.
+    assert losses(tmp_path) == {step: loss for step, loss in losses(two).items() if step <= 3}
+    messages = [line["message"] for line in events(tmp_path) if "message" in line]
+    assert any("fsdp_state_dict_type (SHARDED_STATE_DICT) is not taken" in one for one in messages)
+    (spread,) = [line["message"] for line in events(tmp_path) if line.get("topic") == "fsdp"]
+    held = parts(tmp_path, 2)[0]
+    assert f"holds {held['own_values']:,} of {held['values']:,}" in spread
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("kill", "last_state"),
+    [
+        pytest.param({"rank": 1, "gathering": 1000}, 2, id="the other while a save gathers"),
+        long({"rank": 1, "backward": 4}, 3, id="the other in a step"),
+        long({"rank": 0, "backward": 4}, 3, id="the main one in a step"),
+        long({"rank": 0, "folder": "step00000003"}, 2, id="the main one while it writes"),
+    ],
+)
+def test_a_killed_process_of_a_spread_run_ends_it_and_the_last_state_goes_on_exactly(
+    ground, two, kill, last_state, tmp_path
+):
+    config = ground.write_config(
+        tmp_path,
+        batch_size=2,
+        train_text_encoder=True,
+        fsdp=True,
+        no_rolling_state=False,
+        rolling_state_steps=1,
+    )
+    ran = ground.again(tmp_path, config, ranks=2, kill=kill, limit_s=400)
+    dead = kill["rank"]
+    assert ran.codes[dead] == -9, ran.said
+    # Within a minute, by its own error.
+    assert ran.codes[1 - dead] == 76, ran.said
+    assert ran.seconds < 60
+    assert "Traceback" not in ran.said[1 - dead]
+    if dead == 1:
+        stopped = [line for line in events(tmp_path) if line["event"] == "RunStopped"]
+        assert "another process of this run has ended" in stopped[0]["reason"]
+        assert "--resume auto" in stopped[0]["fix"]
+    else:
+        assert ran.said[1] == "", "who only lost the others says nothing"
+    ground.again(tmp_path, config, "--resume", "auto", ranks=2, limit_s=400).require(0, 0)
+    notices = [line["message"] for line in events(tmp_path) if line["event"] == "Notice"]
+    going_on = [one for one in notices if one.startswith("going on from step")]
+    assert [int(one[-8:]) for one in going_on] == [last_state]
+    assert losses(tmp_path) == losses(two)
+    before, after = weights(two), weights(tmp_path)
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
