@@ -123,10 +123,17 @@ class RemoteStore(TensorStore):
         content = self._read(self.shard_url(shard.name), 0, shard.size_bytes)
         return np.frombuffer(content, dtype=np.uint8)
 
+    def listed(self) -> list[ShardRow]:
+        """Return the shards there are, by name. One request for each thousand.
+
+        Raises: EnvironmentFault.
+        """
+        with self._named():
+            return self._listed()
+
     def _load(self) -> Snapshot:
         self._damaged, self._unconfirmed = {}, {}
-        with self._named():
-            shards = self._listed()
+        shards = self.listed()
         with ThreadPoolExecutor(HEADERS_AT_ONCE, thread_name_prefix="headers") as pool:
             found = list(pool.map(self._entries, shards))
         return Snapshot.of(
@@ -134,10 +141,6 @@ class RemoteStore(TensorStore):
         )
 
     def _listed(self) -> list[ShardRow]:
-        """Return the shards there are, by name. One request for each thousand.
-
-        Raises: OSError.
-        """
         system, prefix = opened(f"{self.url}/{SHARDS_NAME}")
         try:
             found = with_retries(

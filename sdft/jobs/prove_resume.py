@@ -238,7 +238,7 @@ class _Proof:
             max_train_time=None,
             seed=seed,
             deterministic=deterministic,
-            cache_dir=cache_folder(self.config),
+            cache_dir=self.config.training.cache_dir or cache_folder(self.config),
             # Rounded weights could hide a difference.
             save_precision="float",
             save_model_as="safetensors",

@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sdft.cache.remote_upkeep import verify_remote
 from sdft.cache.upkeep import StoreReport, find_stores, verify_store
-from sdft.errors import Problem
+from sdft.errors import Problem, UserError
 from sdft.events import Emit, StageFinished, StageProgress, StageStarted
 from sdft.formats.lazy import BLOCK_BYTES
 from sdft.formats.safetensors_header import read_header
@@ -30,6 +31,7 @@ from sdft.models.open import open_model
 from sdft.models.source import TITLES, ModelSource
 from sdft.rundir import RunDir
 from sdft.units import format_bytes
+from sdft.urls import UrlPath
 
 STAGE = "verify"
 
@@ -119,6 +121,8 @@ def run_verify(
 
     Raises: UserError where there is nothing; DataError where it is none of these.
     """
+    if isinstance(path, UrlPath):
+        return _verify_remote(path, emit=emit)
     stores = find_stores(path)
     if stores:
         reports = {store.folder: verify_store(store, emit=emit) for store in stores}
@@ -126,6 +130,17 @@ def run_verify(
     if path.is_dir() and (is_state(path) or RunDir(path).read_status() is not None):
         return verify_run(path, emit=emit)
     return verify_weights(path, emit=emit)
+
+
+def _verify_remote(url: UrlPath, *, emit: Emit) -> CacheVerifyResult:
+    reports = verify_remote(str(url), emit=emit)
+    if not reports:
+        raise UserError(
+            what="there is no cache here",
+            where=str(url),
+            fix="of what lies in an object store only a cache is looked at; fetch a model first",
+        )
+    return CacheVerifyResult(path=url, stores=reports)
 
 
 def verify_weights(path: Path, *, emit: Emit) -> VerifyResult | HypernetworkVerifyResult:

@@ -20,6 +20,8 @@ class Contexts:
 
     read: Callable[[str], np.ndarray]
     """Returns [S, D] for a key."""
+    fetch: Callable[[Sequence[str]], None]
+    """Hears which keys will be read next."""
     keys: Mapping[str, str]
     """Where each text's context lies."""
     dtype: torch.dtype
@@ -28,6 +30,7 @@ class Contexts:
     def of(self, texts: Sequence[str]) -> Tensor | None:
         """Return [B, S, D], or None where a text's context is not kept: then all are made anew."""
         keys = [self.keys.get(text) for text in texts]
+        self.fetch([key for key in keys if key is not None])
         found = [self.read(key) for key in keys if key is not None]
         if len(found) < len(texts):
             return None

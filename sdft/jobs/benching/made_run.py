@@ -156,6 +156,7 @@ def made_run(
         if networks.trains_text
         else Contexts(
             read=store.read,
+            fetch=store.fetch,
             keys={caption: _context_key(number) for number, caption in enumerate(captions)},
             dtype=text_dtype,
         ),

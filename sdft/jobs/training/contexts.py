@@ -95,4 +95,4 @@ def cached_contexts(
         batch_size=BATCH_SIZE,
         emit=emit,
     )
-    return Contexts(read=store.read, keys=result.keys, dtype=dtype)
+    return Contexts(read=store.read, fetch=store.fetch, keys=result.keys, dtype=dtype)

@@ -11,6 +11,7 @@ import pytest
 
 from sdft.cache.digests import FileDigests, FileVersion, KnownFile
 from sdft.cache.remote_store import RemoteStore
+from sdft.cache.remote_upkeep import verify_remote
 from sdft.cache.shard import encode_values, write_shard
 from sdft.cache.shared_table import SharedTable
 from sdft.cache.store import TensorStore
@@ -21,6 +22,7 @@ from sdft.dataset import drivers
 from sdft.dataset.object_cache import ObjectCache
 from sdft.errors import DataError, EnvironmentFault, UserError
 from sdft.events import Event, Notice, ignore
+from sdft.jobs.verify import run_verify
 from sdft.urls import UrlPath
 from tests.unit.cache.test_store import key, values
 from tests.unit.dataset.conftest import asked, store
@@ -255,3 +257,19 @@ def test_a_table_that_is_none_is_said_and_made_anew(store, tmp_path):
     (tmp_path / "found").write_bytes(content)
     with sqlite3.connect(tmp_path / "found") as found:
         assert found.execute("SELECT count(*) FROM digests").fetchone() == (1,)
+
+
+def test_verify_reads_every_byte_of_a_cache_in_a_store(store, tmp_path):
+    fill(machine(tmp_path / "a"), range(3), range(3, 5))
+    (report,) = verify_remote(URL.removesuffix("/latents"), emit=ignore).values()
+    assert (report.shards, report.entries, report.problems) == (2, 5, ())
+    name = shards(store)[1]
+    content = bytearray(store.store[name].getbuffer())
+    content[-1] ^= 1
+    store.pipe_file(name, bytes(content))
+    (report,) = verify_remote(URL, emit=ignore).values()
+    assert (report.shards, len(report.problems)) == (2, 1)
+    assert "its checksum does not fit" in report.problems[0].what
+    assert name.rpartition("/")[2] in report.problems[0].where
+    with pytest.raises(UserError, match="there is no cache here"):
+        run_verify(UrlPath("memory://bucket/nothing"), emit=ignore)
