@@ -30,7 +30,7 @@ class NetworkUsed(AssertionError):
 
 
 @pytest.fixture(autouse=True)
-def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_network() -> Iterator[None]:
     """Let connections reach this machine only."""
     real_connect = socket.socket.connect
 
@@ -39,7 +39,11 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
             raise NetworkUsed(f"connection to {address[0]}")
         real_connect(self, address)
 
-    monkeypatch.setattr(socket.socket, "connect", connect)
+    # Not by the fixture: what a test patches, such as how files are removed, would be undone only
+    # after its folder was to be removed.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect)
+        yield
 
 
 @pytest.fixture(scope="module")
