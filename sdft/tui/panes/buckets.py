@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import OptionList, Static
@@ -23,7 +22,7 @@ from sdft.tui.panes.pane import SLICE, Make
 from sdft.tui.panes.working import WorkingPane, number, problem_words
 from sdft.tui.picture import SmallPicture, picture_widget, read_picture
 from sdft.tui.rows import literal
-from sdft.tui.widgets.ground import Row
+from sdft.tui.widgets.ground import Column, Row, Scroll
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,16 +62,16 @@ class BucketsPane(WorkingPane):
     def compose(self) -> ComposeResult:
         yield Static(Content(self.words("buckets.title")), classes="pane-title")
         with Row():
-            with VerticalScroll(id="buckets-fields", classes="fields", can_focus=False):
+            with Scroll(id="buckets-fields", classes="fields", can_focus=False):
                 yield from self.fields(FIELDS[:SLICE])
-            with Vertical(id="buckets-right", classes="second"):
+            with Column(id="buckets-right", classes="second"):
                 yield Static("", id="buckets-counts", classes="counts")
                 yield OptionList(id="bucket-rows", compact=True, markup=False)
-                with Horizontal(id="bucket-images-part"):
+                with Row(id="bucket-images-part"):
                     yield OptionList(id="bucket-images", compact=True, markup=False)
-                    with Vertical(id="crop-part"):
+                    with Column(id="crop-part"):
                         yield Static("", id="crop-words")
-                        yield Vertical(id="crop-picture")
+                        yield Column(id="crop-picture")
 
     def later(self) -> tuple[str, Sequence[Make]]:
         return "#buckets-fields", self.later_fields(FIELDS)

@@ -10,7 +10,6 @@ from typing import ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import DirectoryTree, Input, OptionList, Static
@@ -25,7 +24,7 @@ from sdft.tui.panes.fields import FIELDS_OF
 from sdft.tui.panes.pane import SLICE, Edit, Make, Pane
 from sdft.tui.rows import literal, table
 from sdft.tui.widgets.folder_tree import FolderTree
-from sdft.tui.widgets.ground import Row
+from sdft.tui.widgets.ground import Column, Row, Scroll
 from sdft.views.text import visible
 
 FIELDS = FIELDS_OF["images"]
@@ -69,11 +68,11 @@ class ImagesPane(Pane):
         yield Input(placeholder=self.words("folders.type"), id="folder-path", compact=True)
         with Row():
             yield FolderTree(self.wizard_start(), id="folders")
-            with VerticalScroll(id="images-right", classes="second", can_focus=False):
+            with Scroll(id="images-right", classes="second", can_focus=False):
                 yield Static("", id="folder-counts", classes="counts")
                 yield Static(Content(self.words("folders.chosen")), classes="pane-heading")
                 yield Chosen(id="chosen", compact=True, markup=False)
-                with Vertical(id="subset-fields"):
+                with Column(id="subset-fields"):
                     yield from self.fields(FIELDS[:SLICE])
 
     def later(self) -> tuple[str, Sequence[Make]]:

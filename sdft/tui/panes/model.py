@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar
 from textual import on, work
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import VerticalScroll
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import Button, Static
@@ -22,6 +21,7 @@ from sdft.tui.draft_values import Checked, stated, with_setting
 from sdft.tui.panes.fields import FIELDS_OF
 from sdft.tui.panes.pane import Edit, Pane
 from sdft.tui.rows import literal, table
+from sdft.tui.widgets.ground import Scroll
 from sdft.units import format_bytes
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class ModelPane(Pane):
         yield Static(Content(self.words("model.title")), classes="pane-title")
         yield from self.fields(FIELDS[:1])
         yield Button(self.words("model.browse"), id="browse", compact=True)
-        with VerticalScroll(id="model-scroll", can_focus=False):
+        with Scroll(id="model-scroll", can_focus=False):
             yield Static("", id="model-facts")
             yield from self.fields(FIELDS[1:])
 

@@ -9,7 +9,6 @@ from typing import ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Button, OptionList, Static
 from textual.widgets.option_list import Option
@@ -21,7 +20,7 @@ from sdft.tui.draft_values import Checked
 from sdft.tui.panes.working import WorkingPane, problem_words
 from sdft.tui.rows import literal, table
 from sdft.tui.starting import train_words
-from sdft.tui.widgets.ground import Row
+from sdft.tui.widgets.ground import Column, Row, Scroll
 from sdft.views.plan_text import advice, plan_rows
 
 PROBLEM_ROWS = 6
@@ -46,14 +45,14 @@ class ReviewPane(WorkingPane):
         yield Static(Content(words("review.title")), classes="pane-title")
         yield OptionList(id="problems", compact=True, markup=False)
         with Row(id="review-parts"):
-            with VerticalScroll(id="plan-box"):
+            with Scroll(id="plan-box"):
                 yield Static("", id="plan")
-            with VerticalScroll(id="files-box", classes="second"):
+            with Scroll(id="files-box", classes="second"):
                 yield Static("", id="files")
-        with Horizontal(id="review-buttons"):
+        with Row(id="review-buttons"):
             yield Button(words("review.start"), id="start", variant="primary", compact=True)
             yield Button(words("review.save"), id="save", compact=True)
-            with Vertical():
+            with Column():
                 yield Static("", id="line")
 
     def first_focus(self) -> None:

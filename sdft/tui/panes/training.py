@@ -7,7 +7,6 @@ from functools import partial
 
 from textual import on
 from textual.app import ComposeResult
-from textual.containers import Horizontal, Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import Select, Static
 
@@ -21,8 +20,9 @@ from sdft.tui.panes.fields import FIELDS_OF
 from sdft.tui.panes.pane import SLICE, Edit, Make, Pane
 from sdft.tui.rate_curve import rate_points
 from sdft.tui.widgets.chart import Chart
+from sdft.tui.widgets.choice import Choice
 from sdft.tui.widgets.fold import Fold
-from sdft.tui.widgets.ground import Row
+from sdft.tui.widgets.ground import Column, Row, Scroll
 from sdft.views.series import Point
 
 FIELDS = FIELDS_OF["training"]
@@ -55,14 +55,14 @@ class TrainingPane(Pane):
         words = self.words
         yield Static(Content(words("training.title")), classes="pane-title")
         with Row():
-            with VerticalScroll(id="training-fields", can_focus=False):
-                with Horizontal(classes="setting-row"):
+            with Scroll(id="training-fields", can_focus=False):
+                with Row(classes="setting-row"):
                     yield Static(Content(words("training.preset")), classes="setting-name")
                     rows = [(self._preset_words(name), name) for name in PRESETS]
-                    yield Select(rows, prompt="-", compact=True, id="preset")
+                    yield Choice(rows, prompt="-", compact=True, id="preset")
                 yield from self.fields(FIELDS[:SLICE])
-                yield Vertical(id="training-more", classes="second")
-            with Vertical(id="training-right", classes="second"):
+                yield Column(id="training-more", classes="second")
+            with Column(id="training-right", classes="second"):
                 yield Chart(empty=words("training.no_curve"), id="rate")
                 yield Static(Content(words("training.signs")), id="signs")
 
@@ -129,7 +129,7 @@ class TrainingPane(Pane):
         if self.query(f"#{fold.id}-fields"):
             return
         names = next(names for group, names in folded_groups().items() if _id(group) == fold.id)
-        place = Vertical(id=f"{fold.id}-fields", classes="folded")
+        place = Column(id=f"{fold.id}-fields", classes="folded")
         await self.query_one("#training-more").mount(place, after=fold)
         await place.mount_all(self.fields(names[:SLICE]))
         await self.mount_in_slices(place, self.later_fields(names))

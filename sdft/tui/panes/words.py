@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
-from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.widgets import OptionList, Static
 from textual.widgets.option_list import Option
@@ -25,7 +24,7 @@ from sdft.tui.panes.working import WorkingPane, number, problem_words
 from sdft.tui.rows import literal
 from sdft.tui.screens.caption import CaptionScreen
 from sdft.tui.screens.label import LabelScreen
-from sdft.tui.widgets.ground import Row
+from sdft.tui.widgets.ground import Column, Row, Scroll
 
 FIELDS = FIELDS_OF["words"]
 
@@ -52,12 +51,12 @@ class WordsPane(WorkingPane):
     def compose(self) -> ComposeResult:
         yield Static(Content(self.words("words.title")), classes="pane-title")
         with Row():
-            with VerticalScroll(id="words-fields", classes="fields", can_focus=False):
+            with Scroll(id="words-fields", classes="fields", can_focus=False):
                 yield from self.fields(FIELDS[:SLICE])
-            with Vertical(id="words-right", classes="second"):
+            with Column(id="words-right", classes="second"):
                 yield Static("", id="words-counts", classes="counts")
                 yield OptionList(id="words-rows", compact=True, markup=False)
-                with VerticalScroll(id="words-box", can_focus=False):
+                with Scroll(id="words-box", can_focus=False):
                     yield Static("", id="words-one")
 
     def later(self) -> tuple[str, Sequence[Make]]:

@@ -17,7 +17,7 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.widgets import ContentSwitcher, Input, Select, Static, Tab, Tabs
+from textual.widgets import ContentSwitcher, Input, Select, Static
 from textual.worker import get_current_worker
 
 from sdft.config.document import shown
@@ -36,6 +36,7 @@ from sdft.tui.screens.launching import Launching
 from sdft.tui.screens.recent import AskRecent
 from sdft.tui.widgets.key_row import KeyRow
 from sdft.tui.widgets.setting_field import SettingField
+from sdft.tui.widgets.step_row import StepRow
 
 PANES = {
     "model": "ModelPane",
@@ -111,14 +112,12 @@ class WizardScreen(Launching):
 
     def compose(self) -> ComposeResult:
         yield Static("", id="wizard-title")
-        yield Tabs(*(Tab(self._tab(step), id=f"tab-{step}") for step in STEPS), id="steps")
+        yield StepRow(self._tabs(), self.step, id="steps")
         yield ContentSwitcher(id="panes")
         yield Static("", id="hint")
         yield KeyRow()
 
     async def on_mount(self) -> None:
-        # The step keys do what the row of tabs would do with the keys.
-        self.query_one("#steps").can_focus = False
         self._draw_title()
         await self.go_to(STEPS[0])
         self._check(self.draft)
@@ -160,8 +159,7 @@ class WizardScreen(Launching):
         pane.go_down()
         self.step = step
         panes.current = name
-        with self.prevent(Tabs.TabActivated):
-            self.query_one("#steps", Tabs).active = f"tab-{step}"
+        self.query_one(StepRow).show(self._tabs(), step)
         self._show()
         pane.first_focus()
         pane.come_up()
@@ -177,12 +175,10 @@ class WizardScreen(Launching):
         assert pane is not None
         return pane
 
-    @on(Tabs.TabActivated, "#steps")
-    async def _tab_chosen(self, event: Tabs.TabActivated) -> None:
+    async def on_step_row_chosen(self, event: StepRow.Chosen) -> None:
         event.stop()
-        step = str(event.tab.id).removeprefix("tab-")
-        if step != self.step:
-            await self.go_to(step)
+        if event.step != self.step:
+            await self.go_to(event.step)
 
     async def action_along(self, by: int) -> None:
         at = STEPS.index(self.step) + by
@@ -297,11 +293,7 @@ class WizardScreen(Launching):
             return
         self.checked = self._with_model_problem(event.checked)
         self.is_checked = True
-        for step in STEPS:
-            tab = self.query_one(f"#tab-{step}", Tab)
-            label = self._tab(step)
-            if tab.label != label:
-                tab.label = label
+        self.query_one(StepRow).show(self._tabs(), self.step)
         self._show()
 
     def _with_model_problem(self, checked: Checked) -> Checked:
@@ -323,6 +315,9 @@ class WizardScreen(Launching):
             pane.show(self.draft, self.checked)
 
     # Rows around the panes.
+
+    def _tabs(self) -> dict[str, Content]:
+        return {step: self._tab(step) for step in STEPS}
 
     def _tab(self, step: str) -> Content:
         words = f"{STEPS.index(step) + 1} {self.words('step.' + step)}"

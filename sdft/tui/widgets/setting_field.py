@@ -16,6 +16,7 @@ from sdft.errors import Problem
 from sdft.language import Words
 from sdft.tui.draft_values import Stated, declared, typed_of
 from sdft.tui.rows import literal
+from sdft.tui.widgets.choice import Choice
 
 SIGNS = {"dataset": " ", "config": " ", "preset": "p", "default": "·"}
 """Before a name: whether the files state it, the preset does, or nothing does."""
@@ -82,7 +83,7 @@ class SettingField(Widget):
         if setting.is_flag and setting.default is not None:
             return Tick("", self.stated.value is True, compact=True, classes="editor")
         if (self.has_choice or setting.is_flag) and not setting.is_list:
-            return Select(
+            return Choice(
                 self._rows(typed),
                 value=typed or Select.NULL,
                 prompt="-",
@@ -116,6 +117,7 @@ class SettingField(Widget):
         return name.truncate(self._editor.styles.margin.left - 1, ellipsis=True)
 
     def _problem_row(self) -> Static:
+        self.styles.height = "auto"
         return Static(self._problem_words(), classes="setting-problem")
 
     def _problem_words(self) -> Content:
