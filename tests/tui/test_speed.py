@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -139,4 +140,9 @@ def run_in_pty(words: list[str], environment: dict[str, str], feed, for_s: float
     finally:
         os.write(terminal, b"q")
         os.close(terminal)
-        os.waitpid(pid, 0)
+        # One that never came up reads no keys, and would take the processor from all later tests.
+        deadline_s = time.monotonic() + 10
+        while os.waitpid(pid, os.WNOHANG)[0] == 0:
+            if time.monotonic() > deadline_s:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
