@@ -21,8 +21,10 @@ CHECKS = {
     "ruff": ["ruff", "check", "."],
     "mypy": ["mypy"],
     "layers": ["importlinter.cli", "lint-imports"],
-    # Two processes of one thread each: small models gain nothing from more threads.
-    "pytest": ["pytest", "-n", "2", "--dist", "loadfile"],
+    # Two processes of one thread each: small models gain nothing from more threads. In the order of
+    # the folders: ordered by their number of tests, files of one long test would come last, one
+    # process waiting for the other.
+    "pytest": ["pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"],
 }
 
 
