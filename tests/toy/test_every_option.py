@@ -136,8 +136,12 @@ def ran(home: Path) -> Iterator[dict[str, Ran]]:
             runs[name] = Ran(code, home / "out" / f"{output}.run", set(read))
             if name == "restarts":
                 # The run that goes on from it writes the same folder.
-                shutil.copytree(runs[name].folder, home / "restarts.run")
+                no_states = shutil.ignore_patterns("states")
+                shutil.copytree(runs[name].folder, home / "restarts.run", ignore=no_states)
                 runs[name].folder = home / "restarts.run"
+            else:
+                # Their files say what was saved; all runs' states take some hundred MB.
+                shutil.rmtree(runs[name].folder / "states", ignore_errors=True)
         AcceleratorState._reset_state(reset_partial_state=True)
         yield runs
 
