@@ -43,7 +43,8 @@ class SharedTable:
     def take_in(self, connection: sqlite3.Connection) -> None:
         """Put what other machines know into a table, unless nothing is new there."""
         try:
-            self._take_in(connection)
+            # Theirs is newer than what was known here at an earlier start.
+            self._take_in(connection, "REPLACE")
         except (OSError, sqlite3.DatabaseError) as error:
             self._tell("what other machines know of the images cannot be read", error)
         self._changes = connection.total_changes
@@ -54,13 +55,14 @@ class SharedTable:
             return
         try:
             with contextlib.suppress(sqlite3.DatabaseError):
-                self._take_in(connection)
+                # What this machine has just seen is no older.
+                self._take_in(connection, "IGNORE")
             self._send(connection)
         except (OSError, sqlite3.DatabaseError) as error:
             self._tell("what is known of the images cannot be told to other machines", error)
         self._changes = connection.total_changes
 
-    def _take_in(self, connection: sqlite3.Connection) -> None:
+    def _take_in(self, connection: sqlite3.Connection, conflict: str) -> None:
         connection.execute(_NOTED)
         state = self._state()
         noted = connection.execute(
@@ -72,9 +74,8 @@ class SharedTable:
         with _beside() as file:
             with_retries(lambda: system.get_file(name, str(file)), self.url, self._note)
             with _attached(connection, file), transaction(connection):
-                # What this machine has seen itself is not older.
                 connection.execute(
-                    f"INSERT OR IGNORE INTO main.{self.table} SELECT * FROM theirs.{self.table}"
+                    f"INSERT OR {conflict} INTO main.{self.table} SELECT * FROM theirs.{self.table}"
                     f" WHERE {_IS_URL}"
                 )
                 self._remember(connection, state)

@@ -273,3 +273,15 @@ def test_verify_reads_every_byte_of_a_cache_in_a_store(store, tmp_path):
     assert name.rpartition("/")[2] in report.problems[0].where
     with pytest.raises(UserError, match="there is no cache here"):
         run_verify(UrlPath("memory://bucket/nothing"), emit=ignore)
+
+
+def test_the_newer_state_of_an_object_is_the_one_that_all_come_to_know(store, tmp_path):
+    image, other = UrlPath("s3://bucket/1.png"), UrlPath("s3://bucket/2.png")
+    for folder, number in (("a", 1), ("b", 7)):
+        with digests(tmp_path / folder) as here:
+            here.remember(known(image, number))
+    # Who saw it when it was older tells of something else.
+    with digests(tmp_path / "a") as here:
+        here.remember(known(other, 2))
+    with digests(tmp_path / "c") as there:
+        assert there.remembered([known(image, 7).version]) == [f"{7:032x}"]
