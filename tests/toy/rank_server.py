@@ -12,7 +12,8 @@ A program of its own: one JSON object a line comes in, one goes out. In: `argv`,
     limit_s                  how long they may take
     shapes, encodings        files for what each process trains on, and encodes
 
-Out: `codes` (negative: the signal; none where it had to be ended) and `seconds`.
+Out: `codes` (negative: the signal; none where it had to be ended), `seconds`, and of each process
+when it ended, in `ended_s`.
 """
 
 from __future__ import annotations
@@ -307,10 +308,12 @@ def serve(order: dict[str, Any]) -> dict[str, Any]:
     running = {forked(order, rank, port): rank for rank in range(order["ranks"])}
     limit_s = order.get("limit_s", LIMIT_S)
     codes: list[int | None] = [None] * order["ranks"]
+    ended_s = [limit_s] * order["ranks"]
     while running and time.monotonic() - started_s < limit_s:
         for pid in list(running):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
+                ended_s[running[pid]] = time.monotonic() - started_s
                 code = codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
                 if code and order.get("ends_all"):
                     for other in running:
@@ -319,7 +322,7 @@ def serve(order: dict[str, Any]) -> dict[str, Any]:
     for pid in running:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    return {"codes": codes, "seconds": time.monotonic() - started_s}
+    return {"codes": codes, "seconds": time.monotonic() - started_s, "ended_s": ended_s}
 
 
 def main() -> None:

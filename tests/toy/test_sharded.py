@@ -223,7 +223,7 @@ def test_accelerates_own_config_spreads_weights_by_the_same_way(ground, two, tmp
 @pytest.mark.parametrize(
     ("kill", "last_state"),
     [
-        pytest.param({"rank": 1, "gathering": 1000}, 2, id="the other while a save gathers"),
+        pytest.param({"rank": 1, "gathering": 1000}, 1, id="the other while a save gathers"),
         long({"rank": 1, "backward": 4}, 3, id="the other in a step"),
         long({"rank": 0, "backward": 4}, 3, id="the main one in a step"),
         long({"rank": 0, "folder": "step00000003"}, 2, id="the main one while it writes"),
@@ -245,7 +245,7 @@ def test_a_killed_process_of_a_spread_run_ends_it_and_the_last_state_goes_on_exa
     assert ran.codes[dead] == -9, ran.said
     # Within a minute, by its own error.
     assert ran.codes[1 - dead] == 76, ran.said
-    assert ran.seconds < 60
+    assert ran.ended_s[1 - dead] - ran.ended_s[dead] < 60
     assert "Traceback" not in ran.said[1 - dead]
     if dead == 1:
         stopped = [line for line in events(tmp_path) if line["event"] == "RunStopped"]
