@@ -7,7 +7,7 @@ itself goes on in the background; an older file goes only when the newer one was
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,9 @@ class Keeper:
     """Of several processes one writes; in the others nothing here does anything, but for `team`."""
     team: Team | None = None
     """The processes over which the weights are spread: each gives its part to every save."""
+    agree: Callable[[Sequence[bool]], list[bool]] | None = None
+    """Exchanges what is due after a step along with what else they exchange then; without, it is
+    exchanged alone."""
     _last_state_s: float = field(default_factory=time.monotonic)
     _last_checkpoint_s: float = field(default_factory=time.monotonic)
 
@@ -130,7 +133,7 @@ class Keeper:
             step, time.monotonic() - self._last_state_s
         )
         saves_checkpoint, saves_state, rolls = self._as_main_does(
-            saves_checkpoint, saves_state, rolls
+            saves_checkpoint, saves_state, rolls, agree=self.agree
         )
         if not (saves_checkpoint or saves_state or rolls):
             return
@@ -150,11 +153,16 @@ class Keeper:
     def _takes_part(self) -> bool:
         return self.writes or self.team is not None
 
-    def _as_main_does(self, *due: bool) -> list[bool]:
+    def _as_main_does(
+        self, *due: bool, agree: Callable[[Sequence[bool]], list[bool]] | None = None
+    ) -> list[bool]:
         """Return what the process that writes finds due; clocks differ."""
         if self.team is None:
             return list(due)
-        return [bool(one) for one in self.team.maxima([one and self.writes for one in due])]
+        wishes = [one and self.writes for one in due]
+        if agree is not None:
+            return agree(wishes)
+        return [bool(one) for one in self.team.maxima(wishes)]
 
     def _submit(self, jobs: list[SaveJob]) -> None:
         if self.writes:

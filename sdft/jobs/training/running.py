@@ -63,6 +63,8 @@ class TrainingRun:
         together = None
         if self.team.size > 1:
             together = Together(self.team, stop, self.inbox, self.say)
+            if self.keeper.team is not None:
+                self.keeper.agree = together.agree
         self.watch.at_first(self.meter)
         device = self.networks.accelerator.device
         if device.type == "cuda":

@@ -34,6 +34,9 @@ class Together:
         self._say = say
         self._reason: str | None = None
         self._remarks: list[Remark] = []
+        self._commands: tuple[Command, ...] = ()
+        self._counts: tuple[int, int] | None = None
+        """How many commands and remarks the last exchange found, until `poll` has seen to them."""
 
     def __call__(self) -> str | None:
         """Return the reason to stop that the last exchange gave, the same in all processes."""
@@ -43,16 +46,25 @@ class Together:
         """Keep remarks for the next exchange; the main process says those of all."""
         self._remarks += remarks
 
+    def agree(self, wishes: Sequence[bool]) -> list[bool]:
+        """Exchange; return which wishes any process has. The next `poll` has the rest of it."""
+        self._commands = self._inbox.poll() if self._inbox is not None else ()
+        own = [_REASONS.index(self._stop()), len(self._commands), len(self._remarks), *wishes]
+        reason, num_commands, num_remarks, *wished = self._team.maxima(own)
+        self._reason = _REASONS[reason]
+        self._counts = num_commands, num_remarks
+        return [bool(one) for one in wished]
+
     def poll(self) -> tuple[Command, ...]:
-        """Exchange; return the orders that the main process has received.
+        """Return the orders that the main process has received; exchange, unless `agree` just did.
 
         Raises: in the main process what saying a remark raises.
         """
-        commands = self._inbox.poll() if self._inbox is not None else ()
-        reason, num_commands, num_remarks = self._team.maxima(
-            [_REASONS.index(self._stop()), len(commands), len(self._remarks)]
-        )
-        self._reason = _REASONS[reason]
+        if self._counts is None:
+            self.agree(())
+        assert self._counts is not None
+        num_commands, num_remarks = self._counts
+        commands, self._counts, self._commands = self._commands, None, ()
         if num_remarks:
             remarks, self._remarks = self._remarks, []
             for part in self._team.to_main(remarks):
