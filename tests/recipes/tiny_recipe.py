@@ -21,6 +21,7 @@ from sdft.formats.clip_tokens import ClipTokenizer
 from sdft.models.tiny.drawing import draw
 from sdft.models.tiny.networks import new_networks
 from sdft.models.tiny.scenes import caption_of, draw_scene
+from tests.recipes.muon import begin_passing_through
 
 SAVE_EVERY_S = 30.0
 CPU_SHARE = 8
@@ -65,6 +66,8 @@ class Recipe:
         self.started_s = time.monotonic() - self.state["spent_s"]
         self.deadline_s = self.started_s + arguments.seconds
         self.networks = {name: one.to(self.device).train() for name, one in new_networks().items()}
+        for name in ("vae", "unet"):
+            begin_passing_through(self.networks[name])
         for name, weights in self.state.get("networks", {}).items():
             self.networks[name].load_state_dict(weights)
         self.saved_s = time.monotonic()
@@ -132,30 +135,21 @@ def stepping(step: Callable[[], Tensor], device: torch.device) -> Callable[[], T
     return replay
 
 
-def adam(weights: list[torch.nn.Parameter], rate: Tensor, device: torch.device) -> Any:
-    on_gpu = device.type == "cuda"
-    return torch.optim.AdamW(
-        weights, lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=True, capturable=on_gpu
-    )
-
-
-def restore(optimizer: Any, state: dict[str, Any], rate: Tensor) -> None:
-    """Take over an optimizer's state; the rate stays the tensor that the steps read."""
-    optimizer.load_state_dict(state)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
 def rate_at(step: int, share: float, top: float) -> float:
     """Rise over the first steps, then fall as a cosine; `share` of the training is done."""
     warm = min(1.0, (step + 1) / WARM_UP)
     return top * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, share))) + 1e-6
 
 
-def autocast(device: torch.device) -> Any:
+def autocast(device: torch.device, *, is_large: bool) -> Any:
+    """Return the context of bfloat16 where it is faster: on a CPU only large layers gain by it."""
+    on_cpu = is_large and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     # A graph may keep no casts from outside of it.
     return torch.autocast(
-        device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False
+        device.type,
+        torch.bfloat16,
+        enabled=on_cpu if device.type == "cpu" else True,
+        cache_enabled=False,
     )
 
 

@@ -14,14 +14,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from sdft.models.vae import LATENT_SCALE
+from tests.recipes.muon import Muon
 from tests.recipes.tiny_recipe import (
     CPU_SHARE,
     Pictures,
     Recipe,
-    adam,
     autocast,
     rate_at,
-    restore,
     stepping,
 )
 
@@ -31,7 +30,7 @@ EDGE_WEIGHT = 0.5
 WIDE_WEIGHT = 2.0
 """Of the mean difference of each latent cell's pixels: without it colours come long after edges."""
 BATCH = 64
-RATE = 1e-3
+RATE = 3e-3
 NUM_PICTURES = 8000
 LAST_PX = 64
 """Side of what it is shown in the end; its pictures are drawn twice as large."""
@@ -63,12 +62,12 @@ def train_vae(recipe: Recipe, pictures: Pictures, num_steps: int) -> None:
     weights = list(vae.parameters())
     batch = BATCH if device.type == "cuda" else BATCH // CPU_SHARE
     rate = torch.tensor(0.0, device=device)
-    optimizer = adam(weights, rate, device)
+    optimizer = Muon(weights, rate)
 
     def step(side: int) -> Tensor:
         chosen_B = torch.randint(0, len(pictures), (batch,), device=device)
         pixels_B3HW = pixels_of(closer_or_whole(pictures.rgb_N3HW[chosen_B], side))
-        with autocast(device):
+        with autocast(device, is_large=True):
             moments = vae.quant_conv(vae.encoder(pixels_B3HW))
             mean, log_variance = moments.float().chunk(2, dim=1)
             log_variance = log_variance.clamp(-30, 20)
@@ -89,7 +88,7 @@ def train_vae(recipe: Recipe, pictures: Pictures, num_steps: int) -> None:
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     if recipe.state["step"]:
-        restore(optimizer, recipe.state["optimizer"], rate)
+        optimizer.load_state_dict(recipe.state["optimizer"])
     else:
         # With noise as large as the latents are at first, colours are learnt long after brightness.
         vae.quant_conv.bias.data[vae.config.latent_channels :] = FIRST_LOG_VARIANCE

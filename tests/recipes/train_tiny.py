@@ -36,15 +36,14 @@ from sdft.models.tiny.networks import SIDE_PX
 from sdft.models.vae import LATENT_SCALE
 from sdft.train.schedule import alphas_cumprod
 from tests.recipes import tiny_vae
+from tests.recipes.muon import Muon
 from tests.recipes.tiny_recipe import (
     CPU_SHARE,
     Pictures,
     Recipe,
-    adam,
     autocast,
     pictures_of,
     rate_at,
-    restore,
     stepping,
 )
 
@@ -52,7 +51,7 @@ DROPOUT = 0.1
 """Share of the captions that are left out."""
 AVERAGE_DECAY = 0.999
 BATCH = 256
-RATE = 1e-3
+RATE = 1e-2
 SNR_GAMMA = 5.0
 """Of the weights min(SNR, gamma) / SNR, which learn colours and shapes sooner than grain.
 
@@ -94,7 +93,7 @@ def train_unet(  # noqa: PLR0915  its steps share a dozen tensors with the graph
     weights = [*unet.parameters(), *text_encoder.parameters()]
     averages = Averages(weights)
     rate = torch.tensor(0.0, device=device)
-    optimizer = adam(weights, rate, device)
+    optimizer = Muon(weights, rate)
     alphas_bar_T = alphas_cumprod().to(device)
     weights_T = (SNR_GAMMA * (1 - alphas_bar_T) / alphas_bar_T).clamp(max=1)
     batch = BATCH if device.type == "cuda" else BATCH // CPU_SHARE
@@ -108,7 +107,7 @@ def train_unet(  # noqa: PLR0915  its steps share a dozen tensors with the graph
         noise_BCHW = torch.randn_like(latents_BCHW)
         alphas_bar = alphas_bar_T[timesteps_B].view(-1, 1, 1, 1)
         noisy_BCHW = alphas_bar.sqrt() * latents_BCHW + (1 - alphas_bar).sqrt() * noise_BCHW
-        with autocast(device):
+        with autocast(device, is_large=False):
             contexts_BSD = text_encoder(ids_BS)[0]
             predicted = unet(noisy_BCHW, timesteps_B, contexts_BSD, return_dict=False)[0]
         errors_B = (predicted.float() - noise_BCHW).square().mean(dim=(1, 2, 3))
@@ -123,7 +122,7 @@ def train_unet(  # noqa: PLR0915  its steps share a dozen tensors with the graph
     for weight in weights:
         weight.grad = torch.zeros_like(weight)
     if recipe.state["step"]:
-        restore(optimizer, recipe.state["optimizer"], rate)
+        optimizer.load_state_dict(recipe.state["optimizer"])
         averages.restore(recipe.state["averages"])
     go = stepping(step, device)
     started_s, held_s = recipe.started_s + recipe.state["began_s"], 0.0

@@ -7,7 +7,7 @@ H W picture height and width; P pixels of the shape.
 
 The grounds are grey, so what has colour is the shape. Its colour is the one that most of its pixels
 are nearest to in hue. Its kind follows from the outline: whether it has a hole, how many bays lie
-between it and its convex hull, and for those without bays how much of its box it fills.
+between it and its convex hull, and how much of its box it fills, or its hull does.
 """
 
 from __future__ import annotations
@@ -36,10 +36,15 @@ MIN_HOLE = 0.05
 """Of the filled shape; a smaller hole is dirt."""
 
 MIN_BAY = 0.025
-"""Of the convex hull; a smaller bay is a rough edge. A star's are 0.07, a cross's 0.1."""
+"""Of the convex hull; a smaller bay is a rough edge. A star's are 0.07, a cross's 0.1.
 
-CRESCENT_BAY = 0.15
-"""Of the convex hull: a crescent's one bay is at least so large."""
+So is one that is nowhere two pixels wide and deep: along a slanted side there are long ones."""
+
+HOLLOW_BAY = 0.06
+"""Of the convex hull; where none is larger and there are not five, the sides are only bent in."""
+
+ECLIPSE_BAY = 0.15
+"""Of the convex hull: an eclipse's one bay is at least so large."""
 
 FILLS = {"triangle": (0.35, 0.64), "circle": (0.64, 0.88), "square": (0.88, 1.0)}
 """Share of its box that a shape without bays fills: 1/2, pi/4 and 1 by rights."""
@@ -89,18 +94,18 @@ def _shape_of(shape_HW: np.ndarray) -> str | None:
     if num_hole_pixels / (shape_HW.sum() + num_hole_pixels) > MIN_HOLE:
         return "ring"
     hull_HW = _hull(shape_HW)
-    sizes = [piece.sum() / hull_HW.sum() for piece in _pieces(hull_HW & ~shape_HW)]
+    sizes = [
+        piece.sum() / hull_HW.sum() for piece in _pieces(hull_HW & ~shape_HW) if _is_deep(piece)
+    ]
     bays = sorted((size for size in sizes if size > MIN_BAY), reverse=True)
-    match len(bays):
-        case 0:
-            return _by_fill(shape_HW)
-        case 1 | 2 if bays[0] > CRESCENT_BAY:
-            return "crescent"
-        case 4:
-            return "cross"
-        case 5:
-            return "star"
-    return None
+    if len(bays) == 5:
+        return "star"
+    outline = _by_fill(hull_HW if bays else shape_HW)
+    if len(bays) == 4 and outline == "circle":
+        return "cross"
+    if not bays or bays[0] < HOLLOW_BAY:
+        return outline
+    return "eclipse" if len(bays) < 3 and bays[0] > ECLIPSE_BAY else None
 
 
 def _by_fill(shape_HW: np.ndarray) -> str | None:
@@ -132,6 +137,12 @@ def _half_hull(points: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
             chain.pop()
         chain.append((x, y))
     return chain[:-1]
+
+
+def _is_deep(mask_HW: np.ndarray) -> bool:
+    """Tell whether two by two pixels have room in the mask."""
+    pairs_HW = mask_HW[:-1] & mask_HW[1:]
+    return bool((pairs_HW[:, :-1] & pairs_HW[:, 1:]).any())
 
 
 def _largest_piece(mask_HW: np.ndarray) -> np.ndarray:

@@ -123,7 +123,7 @@ def _cross(u: Tensor, v: Tensor) -> Tensor:
     return torch.minimum(upright, lying)
 
 
-def _crescent(u: Tensor, v: Tensor) -> Tensor:
+def _eclipse(u: Tensor, v: Tensor) -> Tensor:
     bite = ((u - 0.5) ** 2 + v**2).sqrt() - 0.75
     return torch.maximum(_circle(u, v), -bite)
 
@@ -135,6 +135,6 @@ DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "star": _star,
     "ring": _ring,
     "cross": _cross,
-    "crescent": _crescent,
+    "eclipse": _eclipse,
 }
 assert DISTANCES.keys() == {*SHAPES, *NEW_SHAPES}

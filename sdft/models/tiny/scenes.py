@@ -12,8 +12,8 @@ from dataclasses import dataclass
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
 """What the base model has seen."""
 
-NEW_SHAPES = ("crescent",)
-"""What it has never seen; the demo teaches it."""
+NEW_SHAPES = ("eclipse",)
+"""What it has never seen; the demo teaches it: a disc with a bite, as the sun in an eclipse."""
 
 COLOURS: dict[str, tuple[int, int, int]] = {
     "red": (220, 30, 30),
