@@ -1,26 +1,50 @@
-"""`sdft demo`: the whole way once, on a tiny model and pictures made for it.
+"""`sdft demo`: the whole way once, on the tiny model that comes along and pictures made for it.
 
-In: an empty folder. Out: a model, images, settings, and what the commands of the way make of them.
+In: an empty folder. Out: settings, images of something that the model has never seen, what the
+commands of the way make of them, and how well the model draws it before and after.
 """
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sdft.config.write import toml_value
-from sdft.errors import UserError
+from sdft.errors import EnvironmentFault, UserError
 from sdft.events import Emit, StageFinished, StageStarted
-from sdft.files import write_text
-from sdft.jobs.images import write_pictures
+from sdft.files import whole_file, write_text
+from sdft.jobs.concept import (
+    GUIDANCE,
+    SIDE_PX,
+    STEPS,
+    WORD,
+    Score,
+    score,
+    write_concept,
+)
+from sdft.models.tiny.shipped import TINY_MODEL
+from sdft.rundir import RunDir
 
 RunLine = Callable[[Sequence[str]], int]
 """Runs one command line, `sdft` being its first word; returns the exit code."""
 
-NUM_IMAGES = 9
-SIDE_PX = 192
-SEED = 1
+NAME = "demo"
+NUM_SCORED = 24
+SCORE_SEED = 1000
+
+PROMPTS = (
+    f"a red {WORD}",
+    f"a blue {WORD}",
+    f"a yellow {WORD} on a black background",
+    f"a green {WORD}",
+    "a red circle",
+    "a blue square",
+    "a green triangle",
+    "a yellow circle",
+)
 
 DATASET_TOML = """\
 # Which images are trained on, in the format of sd-scripts.
@@ -30,13 +54,19 @@ caption_extension = ".txt"
 
 [[datasets]]
 resolution = {side}
-min_bucket_reso = 128
-max_bucket_reso = 320
-batch_size = 4
+min_bucket_reso = {side}
+max_bucket_reso = {side}
+batch_size = 8
 
+  # Something new: a shape that the model has never seen, with its word in the captions.
   [[datasets.subsets]]
   image_dir = 'images'
-  num_repeats = 2
+  num_repeats = 4
+
+  # What it knows already, so that it does not forget.
+  [[datasets.subsets]]
+  image_dir = 'regularisation'
+  is_reg = true
 """
 
 CONFIG_TOML = """\
@@ -45,23 +75,36 @@ pretrained_model_name_or_path = 'model.safetensors'
 dataset_config = 'dataset.toml'
 # Results go here. A relative path would start from the folder that the command is run in.
 output_dir = {output}
-output_name = 'demo'
+output_name = '{name}'
 
-# A tiny model with random weights learns fast; a real one wants about 2e-6.
-learning_rate = 2e-3
+# A tiny model learns fast; a real one wants about 2e-6.
+learning_rate = {rate}
 lr_scheduler = "cosine"
-max_train_epochs = 8
-seed = 1
+lr_warmup_steps = 10
+max_train_epochs = {epochs}
+seed = {seed}
+
+# Images that are never trained on show whether the word is learnt or the images are.
+validation_dir = 'validation'
+validate_every_n_epochs = {quarter}
+
+# The same pictures before, in between and after.
+sample_prompts = 'prompts.txt'
+sample_at_first = true
+sample_every_n_epochs = {epochs}
 """
+
+RATE = "1e-3"
+EPOCHS = 20
 
 NEXT = """\
 With your own images
   1. Put them in a folder, a caption beside each: cat.png and cat.txt.
-  2. Copy {dataset} and change image_dir, resolution to 512, max_bucket_reso to 1024,
-     and take num_repeats out.
+  2. Copy {dataset}: change image_dir, resolution to 512, min_bucket_reso to 256 and
+     max_bucket_reso to 1024, and take num_repeats and the second subset out.
   3. Get a base model once, for instance Stable Diffusion 1.5 (v1-5-pruned-emaonly.safetensors,
      4.3 GB, licence CreativeML Open RAIL-M) from the model hubs' mirrors of it.
-  4. Copy {config}, name that model, and use learning_rate = 2e-6.
+  4. Copy {config}: name that model, use learning_rate = 2e-6 and prompts of your own.
   5. sdft train config.toml
 """
 
@@ -71,41 +114,43 @@ class DemoResult:
     """What the demo left."""
 
     folder: Path
-    checkpoint: Path | None
+    run: RunDir | None = None
     """None where only the files were prepared."""
-    picture: Path | None
+    before: Score | None = None
+    after: Score | None = None
+
+    @property
+    def checkpoint(self) -> Path | None:
+        return self.run.path.with_suffix(".safetensors") if self.run else None
+
+    @property
+    def sheet(self) -> Path | None:
+        """The pictures of PROMPTS, first and last."""
+        return self.run.samples / "sheet.png" if self.run else None
 
     def as_json(self) -> dict[str, object]:
         return {
             "folder": str(self.folder),
             "checkpoint": str(self.checkpoint) if self.checkpoint else None,
-            "picture": str(self.picture) if self.picture else None,
+            "run": str(self.run.path) if self.run else None,
+            "sheet": str(self.sheet) if self.sheet else None,
+            "before": self.before.as_json() if self.before else None,
+            "after": self.after.as_json() if self.after else None,
         }
 
-    def words(self) -> str:
-        """Return where everything is and what to do next."""
-        lines = [
-            "",
-            f"model        {self.folder / 'model.safetensors'} (tiny, random weights)",
-            f"images       {self.folder / 'images'}",
-            f"settings     {self.folder / 'config.toml'}, {self.folder / 'dataset.toml'}",
-        ]
-        if self.checkpoint:
-            lines += [
-                f"checkpoint   {self.checkpoint}",
-                f"run folder   {self.folder / 'output' / 'demo.run'}",
-                f"a picture    {self.picture}",
-            ]
-        else:
-            lines += [f"next         sdft train {self.folder / 'config.toml'}"]
-        next_steps = NEXT.format(
-            dataset=self.folder / "dataset.toml", config=self.folder / "config.toml"
-        )
-        return "\n".join([*lines, "", next_steps])
+    def next_steps(self) -> str:
+        """Return how to go on with images of one's own."""
+        return NEXT.format(dataset=self.folder / "dataset.toml", config=self.folder / "config.toml")
 
 
 def run_demo(
-    folder: Path, *, prepare_only: bool, device: str, run_line: RunLine, emit: Emit
+    folder: Path,
+    *,
+    prepare_only: bool = False,
+    device: str = "auto",
+    seed: int = 1,
+    run_line: RunLine,
+    emit: Emit,
 ) -> DemoResult:
     """Prepare the files and, unless only that is asked, run the commands of the way.
 
@@ -117,42 +162,90 @@ def run_demo(
             where=str(folder),
             fix="name another: sdft demo FOLDER",
         )
-    prepare_demo(folder, emit=emit)
+    prepare_demo(folder, seed=seed, emit=emit)
     if prepare_only:
-        return DemoResult(folder=folder, checkpoint=None, picture=None)
+        return DemoResult(folder=folder)
+    model = folder / "model.safetensors"
+    before = score_model(model, stage="score before", device=device, emit=emit)
     config = str(folder / "config.toml")
-    checkpoint = folder / "output" / "demo.safetensors"
     on_device = [] if device == "auto" else ["--device", device]
-    drawing = ["--output-dir", str(folder / "samples"), "--seed", "1", "--steps", "20"]
-    size = ["--width", str(SIDE_PX), "--height", str(SIDE_PX)]
-    lines = [
+    for words in (
         ["sdft", "bucket", config],
         ["sdft", "cache-latents", config, *on_device],
         ["sdft", "train", config, *on_device],
-        ["sdft", "sample", str(checkpoint), "--prompt", "a big red circle", *drawing, *size],
-    ]
-    for line in lines:
-        code = run_line(line + (on_device if line[1] == "sample" else []))
+    ):
+        code = run_line(words)
         if code != 0:
             raise UserError(
-                what=f"`sdft {line[1]}` ended with {code}", where=str(folder), fix="see above"
+                what=f"`sdft {words[1]}` ended with {code}", where=str(folder), fix="see above"
             )
-    pictures = sorted((folder / "samples").glob("*.png"))
-    return DemoResult(folder=folder, checkpoint=checkpoint, picture=pictures[-1])
+    run = RunDir(folder / "output" / f"{NAME}.run")
+    result = DemoResult(folder=folder, run=run, before=before)
+    assert result.checkpoint is not None
+    after = score_model(result.checkpoint, stage="score after", device=device, emit=emit)
+    return DemoResult(folder=folder, run=run, before=before, after=after)
 
 
-def prepare_demo(folder: Path, *, emit: Emit) -> None:
-    """Write the images, the two settings files, and the tiny model in both forms."""
-    # Heavy: brings torch and diffusers, some 10 s.
-    from sdft.jobs.training.saving import save_as_single_file
-    from sdft.models.bundle import load_bundle
-    from sdft.models.toy import save_toy_model
+def prepare_demo(folder: Path, *, seed: int = 1, emit: Emit) -> None:
+    """Write the images, the settings files and the tiny model.
 
+    Raises: EnvironmentFault where the package came without the model.
+    """
+    if not TINY_MODEL.is_file():
+        raise EnvironmentFault(
+            what="the package's tiny model is missing",
+            where=str(TINY_MODEL),
+            fix="install sdft again",
+        )
     emit(StageStarted(stage="prepare", total=0, unit="file"))
-    write_pictures(folder / "images", NUM_IMAGES, side_px=SIDE_PX, seed=SEED)
+    num_images = write_concept(folder, seed=seed)
     write_text(folder / "dataset.toml", DATASET_TOML.format(side=SIDE_PX))
-    output = toml_value(str(folder.absolute() / "output"))
-    write_text(folder / "config.toml", CONFIG_TOML.format(output=output))
-    save_toy_model(folder / "model", seed=SEED)
-    save_as_single_file(load_bundle(folder / "model"), folder / "model.safetensors")
-    emit(StageFinished(stage="prepare", done=NUM_IMAGES + 4, duration_s=0.0))
+    flags = f"--w {SIDE_PX} --h {SIDE_PX} --s {STEPS} --l {GUIDANCE:g}"
+    lines = [f"{prompt} {flags} --d {number}" for number, prompt in enumerate(PROMPTS)]
+    write_text(folder / "prompts.txt", "\n".join([*lines, ""]))
+    config = CONFIG_TOML.format(
+        output=toml_value(str(folder.absolute() / "output")),
+        name=NAME,
+        rate=RATE,
+        epochs=EPOCHS,
+        quarter=max(1, EPOCHS // 4),
+        seed=seed,
+    )
+    write_text(folder / "config.toml", config)
+    with whole_file(folder / "model.safetensors") as part:
+        shutil.copyfile(TINY_MODEL, part)
+    emit(StageFinished(stage="prepare", done=2 * num_images + 4, duration_s=0.0))
+
+
+def score_model(
+    model: Path,
+    *,
+    stage: str,
+    device: str,
+    hypernetworks: Sequence[tuple[Path, float]] = (),
+    emit: Emit,
+) -> Score:
+    """Draw pictures of the new shape and of known ones with a model, and look at them.
+
+    `hypernetworks` are files and their strengths, as for `sdft sample`.
+    """
+    # Heavy: brings torch, diffusers and transformers, some 10 s.
+    from sdft.jobs.hypernetworks import use_hypernetworks
+    from sdft.jobs.training.drawing import Drawer
+    from sdft.jobs.training.machine import build_accelerator
+    from sdft.models.bundle import load_bundle
+
+    started_s = time.monotonic()
+    emit(StageStarted(stage=stage, total=0, unit="picture"))
+    accelerator = build_accelerator(
+        device=device, mixed_precision="no", deterministic=False, emit=emit
+    )
+    bundle = load_bundle(model, device=accelerator.device)
+    use_hypernetworks(bundle, hypernetworks, emit=emit)
+    drawer = Drawer.of_bundle(
+        bundle, clip_skip=None, max_token_length=75, device=accelerator.device
+    )
+    found = score(drawer, num_pictures=NUM_SCORED, seed=SCORE_SEED)
+    duration_s = time.monotonic() - started_s
+    emit(StageFinished(stage=stage, done=2 * NUM_SCORED, duration_s=duration_s))
+    return found

@@ -25,7 +25,7 @@ MAX_COLUMNS = 24
 """A sheet of a long run shows so many of its steps, the first and the last among them."""
 
 CELL_PX = 192
-"""Longer side of a picture on the sheet."""
+"""Longer side of a picture on the sheet; a smaller one is enlarged."""
 
 _GAP_PX = 6
 _LINE_PX = 14
@@ -193,8 +193,9 @@ def _paste(sheet: Image.Image, path: Path, place: tuple[int, int]) -> None:
 
     try:
         with Image.open(path) as picture:
-            small = picture.convert("RGB")
+            whole = picture.convert("RGB")
     except OSError:
         return
-    small.thumbnail((CELL_PX, CELL_PX))
-    sheet.paste(small, place)
+    factor = CELL_PX / max(whole.size)
+    width, height = (max(1, round(side * factor)) for side in whole.size)
+    sheet.paste(whole.resize((width, height), Image.Resampling.LANCZOS), place)

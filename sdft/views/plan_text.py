@@ -10,9 +10,9 @@ from typing import Any
 
 from sdft.language import Words
 from sdft.units import format_bytes, format_duration
+from sdft.views.text_chart import chart
 
 NUM_BUCKETS_SHOWN = 8
-CURVE_ROWS = 5
 PARTS = ("weights", "gradients", "optimizer", "activations", "temporaries")
 
 Plan = Mapping[str, Any]
@@ -114,15 +114,10 @@ def _bucket_name(bucket: Plan) -> str:
 
 
 def _curve(rates: Sequence[Sequence[float]], words: Words) -> list[str]:
-    """Return the learning rate drawn in characters that every terminal has."""
-    top = max(rate for _, rate in rates) or 1.0
-    heights = [round(rate / top * (CURVE_ROWS - 1)) for _, rate in rates]
-    lines = [f"{words('plan_row.rate')}: {rates[0][1]:.3g} .. {top:.3g} .. {rates[-1][1]:.3g}"]
-    for row in range(CURVE_ROWS - 1, -1, -1):
-        label = f"{top * row / (CURVE_ROWS - 1):8.2g}"
-        lines.append(f"{label} |{''.join('*' if one == row else ' ' for one in heights)}".rstrip())
-    lines.append(f"{'':8} +{'-' * len(heights)} {rates[-1][0] + 1}")
-    return lines
+    values = [rate for _, rate in rates]
+    shown = f"{values[0]:.3g} .. {max(values) or 1.0:.3g} .. {values[-1]:.3g}"
+    drawn = chart(values, top=max(values) or 1.0, end=str(rates[-1][0] + 1))
+    return [f"{words('plan_row.rate')}: {shown}", *drawn]
 
 
 def _scaling(scaling: Plan, words: Words) -> list[str]:

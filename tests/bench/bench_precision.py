@@ -34,13 +34,13 @@ from sdft.jobs.training.networks import Networks, TrainedPrecision
 from sdft.jobs.training.preparing import prepare_networks
 from sdft.models.bundle import ModelBundle, load_bundle
 from sdft.models.text import encode_chunks
-from sdft.models.toy import save_toy_model
 from sdft.train.batch import Batch
 from sdft.train.objective import EPSILON, LossRecipe
 from sdft.train.schedule import alphas_cumprod
 from sdft.train.step import Objective, Stepper
 from sdft.train.weighting import WeightRecipe
 from tests.tensor.train.engine import with_small_unet
+from tests.toy_model import save_toy_model
 
 SIDE = 16
 """Latent cells: 128 px. Below it the toy is ill-conditioned."""

@@ -49,12 +49,11 @@ def main(arguments: list[str]) -> int:
 
 def prepare(folder: Path, dtype: str, *, toy: bool) -> None:
     """Write pictures, settings and the model."""
-    from sdft.events import ignore
-    from sdft.jobs.demo import prepare_demo
     from tests.bench.fullsize import write_random_model
+    from tests.toy_project import prepare_toy
 
     made = folder / "demo"
-    prepare_demo(made, emit=ignore)
+    prepare_toy(made)
     for name in ("images", "dataset.toml", "config.toml", "model.safetensors"):
         shutil.move(made / name, folder / name)
     if not toy:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sdft.jobs.images import write_pictures
-from sdft.models.toy import save_toy_model
+from tests.toy_model import save_toy_model
+from tests.toy_pictures import write_pictures
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ import sys
 
 import pytest
 
-from sdft.events import ignore
-from sdft.jobs.demo import prepare_demo
-from sdft.jobs.images import write_pictures
+from tests.toy_pictures import write_pictures
+from tests.toy_project import prepare_toy
 
 DATASET = """\
 [general]
@@ -170,7 +169,7 @@ def test_several_processes_share_the_steps_and_hold_gradients_twice(sdft, datase
 
 
 def test_a_real_model_file_gives_its_own_sizes(sdft, tmp_path):
-    prepare_demo(tmp_path / "demo", emit=ignore)
+    prepare_toy(tmp_path / "demo")
     plan = sdft("plan", tmp_path / "demo" / "config.toml", "--vram", "12GB", "--json").result
     assert plan["model"] == "model.safetensors"
     assert plan["memory"]["parts"]["weights"] < 10**8

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sdft.models.toy import save_toy_model
+from tests.toy_model import save_toy_model
 
 
 @pytest.fixture(scope="session")

@@ -15,18 +15,18 @@ from accelerate.state import AcceleratorState
 from sdft.config.load import load_config
 from sdft.errors import SdftError
 from sdft.events import Event, StepDone, ignore
-from sdft.jobs.demo import prepare_demo
 from sdft.jobs.train import TrainResult, run_train
 from sdft.views.fanout import Fanout
 from sdft.views.record import RunRecorder
 from tests.toy.in_ranks import Ranks
+from tests.toy_project import prepare_toy
 
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as `sdft demo --prepare` leaves it; not to be changed."""
+    """A project to train, with random weights; not to be changed."""
     folder = tmp_path_factory.mktemp("prepared") / "demo"
-    prepare_demo(folder, emit=ignore)
+    prepare_toy(folder)
     return folder
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sdft.cache.store import TensorStore
-from sdft.models.toy import save_toy_model
 from tests.toy.in_ranks import Ground, draw_images, long
+from tests.toy_model import save_toy_model
 
 SIZES = [(128, 128), (192, 64), (64, 192), (128, 128), (256, 64)] * 4
 BATCH = 2

@@ -12,7 +12,7 @@ from accelerate.state import AcceleratorState
 
 from sdft.cli.app import run
 from sdft.formats.script_lines import KINDS, read_commands
-from sdft.jobs.images import write_pictures
+from tests.toy_pictures import write_pictures
 
 LINES = Path(__file__).parents[1] / "golden" / "command_lines"
 
@@ -29,7 +29,7 @@ def home(prepared: Path, module_folder: Callable[[str], Path]) -> Path:
     """A folder with everything that the lines name."""
     from sdft.jobs.training.saving import save_as_single_file
     from sdft.models.bundle import load_bundle
-    from sdft.models.toy import save_toy_model
+    from tests.toy_model import save_toy_model
 
     folder = module_folder("lines")
     shutil.copytree(prepared / "model", folder / "model")

@@ -26,7 +26,7 @@ from sdft.cli.app import run
 from sdft.config.dataset import DatasetSettings, SubsetSettings
 from sdft.config.refused import NEEDLESS, REFUSED
 from sdft.config.training import TrainingSettings
-from sdft.jobs.images import write_pictures
+from tests.toy_pictures import write_pictures
 
 HERE = Path(__file__).parent
 REFERENCE = (HERE.parent / "unit" / "config" / "fine_tune_options.txt").read_text("utf-8").split()
@@ -90,7 +90,7 @@ class Ran:
 @pytest.fixture(scope="module")
 def home(prepared: Path, module_folder: Callable[[str], Path]) -> Path:
     """A folder with everything that the command lines name."""
-    from sdft.models.toy import save_toy_model
+    from tests.toy_model import save_toy_model
 
     folder = module_folder("options")
     shutil.copy(prepared / "model.safetensors", folder)

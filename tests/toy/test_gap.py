@@ -6,11 +6,11 @@ import pytest
 
 from sdft.config.load import load_config
 from sdft.events import Notice, ValidationDone
-from sdft.jobs.images import write_pictures
 from sdft.jobs.train import run_train
-from sdft.models.toy import save_toy_model
 from sdft.views.fanout import Fanout
 from sdft.views.record import RunRecorder
+from tests.toy_model import save_toy_model
+from tests.toy_pictures import write_pictures
 
 DATASET = """
 [[datasets]]

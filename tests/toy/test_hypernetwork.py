@@ -15,11 +15,11 @@ from sdft.config.checks_network import effects_of_network
 from sdft.config.training import TrainingSettings
 from sdft.errors import ConfigError, DataError, StoppedResumable, UserError
 from sdft.events import Notice, SampleSaved, StateSaved, ValidationDone
-from sdft.jobs.images import write_pictures
 from sdft.jobs.verify import run_verify
 from sdft.models.checkpoint import read
 from sdft.models.hypernetwork_file import read_hypernetwork
 from tests.toy.toy_runs import stop_after
+from tests.toy_pictures import write_pictures
 
 HYPER = {"hypernetwork": True, "learning_rate": 3e-3, "lr_scheduler": "constant"}
 DEEP = {

@@ -16,7 +16,6 @@ import pytest
 import torch
 
 import sdft
-from sdft.models.toy import save_toy_model
 from tests.toy.in_ranks import (
     Ground,
     draw_images,
@@ -27,6 +26,7 @@ from tests.toy.in_ranks import (
     steps,
     weights,
 )
+from tests.toy_model import save_toy_model
 
 GRADIENTS_DIFFER_BY = 1e-5
 WEIGHTS_DIFFER_BY = 1e-4

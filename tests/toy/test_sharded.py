@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from sdft.models.toy import save_toy_model
 from tests.toy.in_ranks import (
     Ground,
     draw_images,
@@ -21,6 +20,7 @@ from tests.toy.in_ranks import (
     steps,
     weights,
 )
+from tests.toy_model import save_toy_model
 
 DIFFER_BY = 1e-5
 WEIGHTS_DIFFER_BY = 1e-4

@@ -14,13 +14,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from sdft.events import ignore
-from sdft.jobs.demo import prepare_demo
 from sdft.rundir import RunDir
 from sdft.tui.draft_values import with_setting
 from sdft.tui.keeping import Keeping
 from sdft.tui.watch_app import WatchApp
 from sdft.tui.wizard_app import WizardApp
+from tests.toy_project import prepare_toy
 from tests.tui.recorder import Recorder, example_run
 from tests.tui.wizarding import wizard_of
 
@@ -95,7 +94,7 @@ async def shoot_wizard(folder: Path, num_steps: int) -> str:
 
 def wizard_project(folder: Path) -> Path:
     """Make a project of a tiny model and pictures made for it."""
-    prepare_demo(folder, emit=ignore)
+    prepare_toy(folder)
     config = (folder / "config.toml").read_text(encoding="utf-8")
     config = re.sub("output_dir = .*", "output_dir = '~/hills/output'", config)
     (folder / "config.toml").write_text(config + "min_snr_gamma = 5.0\n", encoding="utf-8")

@@ -15,8 +15,6 @@ from textual.pilot import Pilot
 from textual.screen import Screen
 from textual.widgets import Input, Tree
 
-from sdft.events import ignore
-from sdft.jobs.demo import prepare_demo
 from sdft.rundir import RunDir
 from sdft.tui.panes.working import WorkingPane
 from sdft.tui.screens.ask import AskYes
@@ -31,6 +29,7 @@ from sdft.tui.screens.setting_help import SettingHelp
 from sdft.tui.starting import Started
 from sdft.tui.widgets.folder_tree import FolderTree
 from sdft.tui.wizard_app import WizardApp
+from tests.toy_project import prepare_toy
 from tests.tui.piloting import until
 from tests.tui.pressing import claimed_by_tests, declared_keys, watched
 from tests.tui.wizarding import app_for, focus, play, project, ready, shown, type_in, wizard_of
@@ -168,7 +167,7 @@ def test_f8_asks_once_more(tmp_path: Path, step: str) -> None:
 
 
 def test_the_review_shows_what_the_run_will_take(tmp_path: Path) -> None:
-    prepare_demo(tmp_path / "demo", emit=ignore)
+    prepare_toy(tmp_path / "demo")
 
     async def script(app: WizardApp, pilot: Pilot[None]) -> None:
         await wizard_of(app).go_to("review")

@@ -193,9 +193,8 @@ def test_poor_terminals_show_the_wizard(tmp_path: Path, terminal: Terminal, sett
 
 @pytest.fixture(scope="module")
 def toy_files(module_folder: Callable[[str], Path]) -> Path:
-    from sdft.events import ignore
-    from sdft.jobs.demo import prepare_demo
+    from tests.toy_project import prepare_toy
 
     folder = module_folder("toy") / "demo"
-    prepare_demo(folder, emit=ignore)
+    prepare_toy(folder)
     return folder

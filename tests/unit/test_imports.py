@@ -25,7 +25,6 @@ LIGHT_MODULES = (
     "jobs.doctor",
     "jobs.environment",
     "jobs.bucket",
-    "jobs.images",
     "jobs.learning_rate",
     "jobs.ordering",
     "jobs.plan",

@@ -7,10 +7,10 @@ import pytest
 from sdft.config.load import load_config
 from sdft.config.write import resolved_toml
 from sdft.events import MemoryPlanned, Notice, SettingChosen
-from sdft.jobs.images import write_pictures
 from sdft.jobs.sources import plan_dataset
 from sdft.jobs.training.card_fit import earlier_settings, fit_to_card
 from sdft.planning.cards import Card
+from tests.toy_pictures import write_pictures
 
 GB = 10**9
 

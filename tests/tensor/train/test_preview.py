@@ -14,9 +14,9 @@ from sdft.config.choices import SAMPLERS as NAMES
 from sdft.jobs.training.drawing import Drawer
 from sdft.models.bundle import load_bundle
 from sdft.models.text import encode_chunks
-from sdft.models.toy import save_toy_model
 from sdft.train.preview import SAMPLERS, SampleRequest, draw_latents
 from sdft.train.samplers import build_scheduler
+from tests.toy_model import save_toy_model
 
 CPU = torch.device("cpu")
 

@@ -15,11 +15,11 @@ from torch.nn.functional import mse_loss
 
 from sdft.models.bundle import load_bundle
 from sdft.models.text import encode_chunks
-from sdft.models.toy import save_toy_model
 from sdft.train.schedule import alphas_cumprod
 from sdft.train.validation import EPOCH, fixed_timesteps
 from tests.tensor.train import measure_in_processes
 from tests.tensor.train.measure_in_processes import NUM_IMAGES, examiner_of, losses_of, measure
+from tests.toy_model import save_toy_model
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from sdft.dataset.records import BucketSettings, Rejected, SubsetSpec, WordRules
 from sdft.errors import DataError
 from sdft.events import ItemRejected, Notice
 from sdft.jobs.bucket import run_bucket
-from sdft.jobs.images import write_pictures
 from sdft.jobs.sources import (
     bucket_settings,
     plan_dataset,
@@ -20,6 +19,7 @@ from sdft.jobs.sources import (
     subset_specs,
     word_rules,
 )
+from tests.toy_pictures import write_pictures
 
 UNLIKE_DEFAULT = {
     "image_dir": Path("x"),

@@ -1,4 +1,4 @@
-"""Small pictures with captions, for the demo and for trying things out.
+"""Small pictures with captions, for trying things out in tests.
 
 Each shows one shape in one colour on a coloured ground, and its caption says exactly that, so that
 a model can be seen to learn. The same seed gives the same pictures.

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from PIL import Image
 
-from sdft.jobs.images import COLOURS, SHAPES, draw, plan_pictures, write_pictures
+from tests.toy_pictures import COLOURS, SHAPES, draw, plan_pictures, write_pictures
 
 
 def test_the_first_nine_pictures_all_differ_in_size(tmp_path):

@@ -1,0 +1,122 @@
+"""A concept that the tiny model has never seen: pictures to learn it from, and a score.
+
+In: a folder, or a model and how many pictures to draw. Out: pictures with captions; how many of
+the drawn ones show what was asked for, as a checker without learnt parts sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sdft.files import write_text
+from sdft.models.tiny.scenes import COLOURS, NEW_SHAPES, SHAPES, Scene, caption_of, draw_scene
+
+if TYPE_CHECKING:
+    from sdft.jobs.training.drawing import Drawer
+
+(WORD,) = NEW_SHAPES
+"""The shape, and the word for it."""
+
+NUM_IMAGES = 20
+NUM_HELD_OUT = 8
+NUM_REGULARISATION = 80
+SIDE_PX = 64
+GUIDANCE = 4.0
+STEPS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """Shares of drawn pictures, 0 .. 1."""
+
+    new_shape: float
+    """Of those that were to show the new shape, the ones that do."""
+    old_shapes: float
+    """Of those that were to show a shape that the base model knows, the ones that show that one."""
+    colours: float
+    """Of all, the ones in the colour that was asked for."""
+
+    def as_json(self) -> dict[str, float]:
+        return {
+            "new_shape": self.new_shape,
+            "old_shapes": self.old_shapes,
+            "colours": self.colours,
+        }
+
+
+def write_concept(folder: Path, *, seed: int) -> int:
+    """Write images/, validation/ and regularisation/, a caption beside each; return their number.
+
+    The first two show the new shape; the last shows what the base model knows, so that it keeps it.
+    Every colour comes as often as the others: a word that is seen with few means those, too.
+    """
+    sets = (
+        ("images", NUM_IMAGES, NEW_SHAPES),
+        ("validation", NUM_HELD_OUT, NEW_SHAPES),
+        ("regularisation", NUM_REGULARISATION, SHAPES),
+    )
+    colours = list(COLOURS)
+    for name, number, shapes in sets:
+        scenes = [
+            replace(
+                draw_scene(seed, name, index, shapes=shapes), colour=colours[index % len(colours)]
+            )
+            for index in range(number)
+        ]
+        captions = [caption_of(scene, seed, name, index) for index, scene in enumerate(scenes)]
+        _write_images(folder / name, scenes, captions)
+    return sum(number for _, number, _ in sets)
+
+
+def _write_images(folder: Path, scenes: list[Scene], captions: list[str]) -> None:
+    import torch
+    from PIL import Image
+
+    from sdft.files import whole_file
+    from sdft.models.tiny.drawing import draw
+
+    rgb_N3HW = draw(scenes, width=SIDE_PX, height=SIDE_PX, device=torch.device("cpu"))
+    for number, (rgb_3HW, caption) in enumerate(zip(rgb_N3HW, captions, strict=True)):
+        path = folder / f"{number:03d}.png"
+        with whole_file(path) as part:
+            Image.fromarray(rgb_3HW.permute(1, 2, 0).numpy()).save(part, format="PNG")
+        write_text(path.with_suffix(".txt"), caption + "\n")
+
+
+def score(drawer: Drawer, *, num_pictures: int, seed: int) -> Score:
+    """Draw so many pictures of the new shape and as many of the old ones; say what they show."""
+    from sdft.models.tiny.checker import look_at
+    from sdft.train.preview import SampleRequest
+
+    right = {"new_shape": 0, "old_shapes": 0, "colours": 0}
+    for number, (kind, shape, colour) in enumerate(_asked(num_pictures)):
+        article = "an" if colour[0] in "aeiou" else "a"
+        request = SampleRequest(
+            prompt=f"{article} {colour} {shape}",
+            width=SIDE_PX,
+            height=SIDE_PX,
+            seed=seed + number,
+            steps=STEPS,
+            scale=GUIDANCE,
+        )
+        seen = look_at(drawer.draw(request))
+        right[kind] += seen.shape == shape
+        right["colours"] += seen.colour == colour
+    return Score(
+        new_shape=right["new_shape"] / num_pictures,
+        old_shapes=right["old_shapes"] / num_pictures,
+        colours=right["colours"] / (2 * num_pictures),
+    )
+
+
+def _asked(number: int) -> Iterator[tuple[str, str, str]]:
+    """Give which share it counts for, shape and colour of each picture; every pair in its turn."""
+    colours = list(COLOURS)
+    for index in range(number):
+        yield "new_shape", WORD, colours[index % len(colours)]
+        # The number of colours and of shapes share a divisor, so rounds are shifted by one.
+        colour = colours[(index + index // len(colours)) % len(colours)]
+        yield "old_shapes", SHAPES[index % len(SHAPES)], colour
