@@ -25,7 +25,7 @@ from sdft.errors import EnvironmentFault, PeerLost, SaidElsewhere, SdftError, Un
 COMMANDS = {
     "wizard": "make the settings step by step, then start and watch the run",
     "guide": "how to use it, in English or Japanese",
-    "demo": "the whole way on a tiny model and pictures made for it; no network",
+    "demo": "the whole way: teach a tiny model a new shape; no network",
     "doctor": "what this machine has, what will be used, what is missing and how to get it",
     "caption": "captions beside the images, by BLIP, GIT or another model",
     "tag": "tags beside the images, by a WD14 tagger or DeepDanbooru",
