@@ -36,7 +36,7 @@ def command(
     """Go the whole way once: teach a tiny model a shape that it has never seen.
 
     Makes 20 images of it, plans their buckets, encodes them and trains, by the commands that you
-    would use yourself; shows pictures, scores and curves from before and after. Takes about two
+    would use yourself; shows pictures, scores and curves from before and after. Takes a few
     minutes without a GPU; needs no network.
     """
     from sdft.jobs.demo import run_demo
@@ -76,16 +76,17 @@ def show_pictures(seen: Snapshot, folder: Path) -> None:
     """Draw the first and the last samples, where the terminal has the colours and characters."""
     from rich.console import Console
 
-    from sdft.views.demo_text import MAX_IN_A_ROW, first_and_last, picture_row
+    from sdft.views.demo_text import CELLS, first_and_last, picture_row
 
     console = Console()
     has_blocks = not console.legacy_windows and "utf" in console.encoding.lower()
     if not (console.is_terminal and console.color_system and has_blocks):
         return
     for step, samples in first_and_last(seen.samples):
-        prompts = [one.prompt for one in samples[:MAX_IN_A_ROW]]
-        console.print(f"\nstep {step}: {', '.join(prompts)}", markup=False, highlight=False)
-        row = picture_row([folder / Path(one.path).name for one in samples])
+        shown = samples[: max(1, console.width // (CELLS + 1))]
+        prompts = ", ".join(one.prompt for one in shown)
+        console.print(f"\nstep {step}: {prompts}", markup=False, highlight=False)
+        row = picture_row([folder / Path(one.path).name for one in shown])
         console.print(row, soft_wrap=True, end="")
 
 

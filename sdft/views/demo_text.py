@@ -26,8 +26,6 @@ COLUMNS = 60
 CELLS = 16
 """Columns of a terminal for one picture; a character is two pixels, one above the other."""
 
-MAX_IN_A_ROW = 8
-
 
 def read_to_the_end(run: RunDir) -> Snapshot:
     """Return all that the run's events say."""
@@ -110,21 +108,23 @@ def picture_row(paths: Sequence[Path]) -> Text:
     Raises: OSError where a file is no picture.
     """
     from PIL import Image
+    from rich.color import Color
+    from rich.style import Style
     from rich.text import Text
 
-    shown = paths[:MAX_IN_A_ROW]
-    row = Image.new("RGB", (len(shown) * (CELLS + 1), CELLS))
-    for number, path in enumerate(shown):
+    row = Image.new("RGB", (len(paths) * (CELLS + 1), CELLS))
+    for number, path in enumerate(paths):
         with Image.open(path) as picture:
             small = picture.convert("RGB").resize((CELLS, CELLS), Image.Resampling.BOX)
         row.paste(small, (number * (CELLS + 1), 0))
+    pixels: Any = row.load()
     text = Text(no_wrap=True)
     for y in range(0, CELLS, 2):
         for x in range(row.width):
             if x % (CELLS + 1) == CELLS:
                 text.append(" ")
                 continue
-            upper, lower = row.getpixel((x, y)), row.getpixel((x, y + 1))
-            text.append("\N{UPPER HALF BLOCK}", f"rgb{upper} on rgb{lower}".replace(" (", "("))
+            upper, lower = (Color.from_rgb(*pixels[x, y + below]) for below in (0, 1))
+            text.append("\N{UPPER HALF BLOCK}", Style(color=upper, bgcolor=lower))
         text.append("\n")
     return text
