@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sdft.files import write_text
-from sdft.models.tiny.scenes import COLOURS, NEW_SHAPES, SHAPES, Scene, caption_of, draw_scene
+from sdft.models.tiny.scenes import (
+    COLOURS,
+    NEW_SHAPES,
+    SHAPES,
+    SIDE_PX,
+    Scene,
+    caption_of,
+    draw_scene,
+    indefinite,
+)
 
 if TYPE_CHECKING:
     from sdft.jobs.training.drawing import Drawer
@@ -23,7 +32,6 @@ if TYPE_CHECKING:
 NUM_IMAGES = 20
 NUM_HELD_OUT = 8
 NUM_REGULARISATION = 80
-SIDE_PX = 64
 GUIDANCE = 4.0
 STEPS = 20
 
@@ -93,9 +101,8 @@ def score(drawer: Drawer, *, num_pictures: int, seed: int) -> Score:
 
     right = {"new_shape": 0, "old_shapes": 0, "colours": 0}
     for number, (kind, shape, colour) in enumerate(_asked(num_pictures)):
-        article = "an" if colour[0] in "aeiou" else "a"
         request = SampleRequest(
-            prompt=f"{article} {colour} {shape}",
+            prompt=f"{indefinite(colour)} {colour} {shape}",
             width=SIDE_PX,
             height=SIDE_PX,
             seed=seed + number,

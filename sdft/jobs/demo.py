@@ -18,13 +18,13 @@ from sdft.events import Emit, StageFinished, StageStarted
 from sdft.files import whole_file, write_text
 from sdft.jobs.concept import (
     GUIDANCE,
-    SIDE_PX,
     STEPS,
     WORD,
     Score,
     score,
     write_concept,
 )
+from sdft.models.tiny.scenes import SIDE_PX
 from sdft.models.tiny.shipped import TINY_MODEL
 from sdft.rundir import RunDir
 
@@ -88,7 +88,7 @@ seed = {seed}
 validation_dir = 'validation'
 validate_every_n_epochs = {quarter}
 
-# The same pictures before, in between and after.
+# The same pictures before and after.
 sample_prompts = 'prompts.txt'
 sample_at_first = true
 sample_every_n_epochs = {epochs}

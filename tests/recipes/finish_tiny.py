@@ -26,20 +26,19 @@ from safetensors.torch import load_file
 
 from sdft.export.single_file import save_single_file
 from sdft.formats.clip_tokens import ClipTokenizer
+from sdft.jobs.concept import GUIDANCE, STEPS
 from sdft.jobs.training.drawing import Drawer
 from sdft.models.bundle import ModelBundle, load_bundle
 from sdft.models.family import SD1
 from sdft.models.text import state_for, text_state_dict
 from sdft.models.tiny.checker import look_at
 from sdft.models.tiny.drawing import draw
-from sdft.models.tiny.networks import SIDE_PX, new_networks
-from sdft.models.tiny.scenes import Scene, caption_of, draw_scene
+from sdft.models.tiny.networks import new_networks
+from sdft.models.tiny.scenes import SIDE_PX, Scene, caption_of, draw_scene
 from sdft.train.preview import SampleRequest
 
 GOALS = {"right_colour": 0.90, "right_shape": 0.75, "psnr_db": 24.0}
 MAX_BYTES = 12_000_000
-GUIDANCE = 4.0
-STEPS = 20
 HELD_OUT_SEED = 1_000_003
 """Far from the seeds that anybody trains with."""
 

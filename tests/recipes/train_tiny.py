@@ -5,8 +5,11 @@
 First the VAE (reconstruction, edges, a little of the Kullback-Leibler term), then the U-Net and the
 text encoder on its latents, with captions left out now and then for guidance. On a GPU each step is
 one CUDA graph. The pictures follow from the seed; what is computed differs in the last bits from
-one device to another. A GPU takes minutes; one slow core takes 45 minutes for the VAE
-(--vae-steps 4000 --pictures 16000) and hours for the rest (--unet-steps 30000 --seconds 300000).
+one device to another. On a GPU it takes minutes. The package's model came from one CPU core:
+
+    python tests/recipes/train_tiny.py OUT_FOLDER --pictures 16000 --vae-steps 3200 --seconds 5150
+
+20 minutes for the VAE, 6 for the latents, an hour for 8,500 steps of the U-Net and text encoder.
 
 OUT_FOLDER/{vae,unet,text_encoder}.safetensors (float32; the last two are averages over the steps),
 log.jsonl and state.pt are renewed every 30 s. With --resume and the same other options training
@@ -32,7 +35,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sdft.models.text import text_state_dict
-from sdft.models.tiny.networks import SIDE_PX
+from sdft.models.tiny.scenes import SIDE_PX
 from sdft.models.vae import LATENT_SCALE
 from sdft.train.schedule import alphas_cumprod
 from tests.recipes import tiny_vae

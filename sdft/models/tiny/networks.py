@@ -15,9 +15,6 @@ from sdft.models.family import SD1
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
 from sdft.models.source import config_from_sizes
 
-SIDE_PX = 64
-"""The pictures that it draws best. Their latents are 8 x 8, and 1 x 1 on the lowest level."""
-
 TEXT_WIDTH = 32
 """Narrow: the 49,408 token embeddings are most of a small text encoder."""
 

@@ -9,6 +9,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+SIDE_PX = 64
+"""The pictures that the tiny model draws best. Their latents are 8 x 8, and 1 x 1 on the U-Net's
+lowest level."""
+
 SHAPES = ("circle", "square", "triangle", "star", "ring", "cross")
 """What the base model has seen."""
 
@@ -130,6 +134,11 @@ def plural(shape: str) -> str:
 def _article(scene: Scene, phrase: str) -> str:
     if scene.count > 1:
         return COUNT_WORDS[scene.count - 1]
+    return indefinite(phrase)
+
+
+def indefinite(phrase: str) -> str:
+    """Return the article before a phrase of one thing."""
     return "an" if phrase[0] in "aeiou" else "a"
 
 
