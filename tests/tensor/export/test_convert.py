@@ -1,37 +1,38 @@
-"""Converting loses nothing, destroys nothing, and is whole or absent."""
+"""Converting loses nothing: names, tensors, metadata, and what is written on request."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from sdft import files
-from sdft.errors import DataError, EnvironmentFault, UserError
+from sdft.errors import DataError, UserError
 from sdft.events import Notice, StageProgress, ignore
 from sdft.export.layout import original_tensors
 from sdft.formats.lazy import LazyTensor
 from sdft.jobs import convert as convert_job
-from sdft.jobs.convert import form_of_name, run_convert
+from sdft.jobs.convert import form_of_name
 from sdft.jobs.verify import verify_model
 from sdft.models.family import FAMILIES
 from sdft.models.open import open_model
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
+from tests.tensor.export.converting import convert
 from tests.tensor.models.files import changed, single_file
 from tests.unit.formats.hostile import Zeros
 
 GOLDEN = Path(__file__).parents[2] / "golden"
+
 BEFORE_THE_UNET = {
     "betas": torch.linspace(0.1, 0.9, 1000, dtype=torch.float64),
     "alphas_cumprod": torch.linspace(0.9, 0.1, 1000),
     "cond_stage_model.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
 }
+
 ORIGIN = {
     "modelspec.license": "CreativeML Open RAIL-M",
     "modelspec.merged_from": "a, b",
@@ -43,11 +44,6 @@ ORIGIN = {
 def golden(name):
     rows = [line.split() for line in (GOLDEN / name).read_text(encoding="utf-8").splitlines()]
     return {name: tuple(map(int, shape)) for name, *shape in rows}
-
-
-def convert(source, destination, **options):
-    run_convert(source, destination, emit=options.pop("emit", ignore), **options)
-    return destination
 
 
 def assert_same_tensors(found, expected):
@@ -157,6 +153,21 @@ def test_the_same_model_gives_the_same_file(toys, tmp_path):
 
 
 # What is written.
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a.safetensors", "safetensors"),
+        ("a.SafeTensors", "safetensors"),
+        ("a.ckpt", "ckpt"),
+        ("a.pt", "ckpt"),
+        ("folder", "diffusers_safetensors"),
+        ("sd-v1.5", "diffusers_safetensors"),
+    ],
+)
+def test_the_destination_s_name_says_the_form(name, form):
+    assert form_of_name(Path(name)) == form
 
 
 @pytest.mark.parametrize(
@@ -272,154 +283,3 @@ def test_progress_is_told_in_steps(toys, tmp_path, monkeypatch):
     done = [event.done for event in told if isinstance(event, StageProgress)]
     assert done == sorted(done)
     assert 3 < len(done) < 9
-
-
-# What is not destroyed.
-
-
-def test_what_exists_is_replaced_only_when_that_is_said(toys, tmp_path):
-    file = convert(toys["sd1"], tmp_path / "a.safetensors")
-    folder = convert(toys["sd1"], tmp_path / "folder")
-    before = file.read_bytes()
-    for destination in (file, folder):
-        with pytest.raises(UserError, match="exists already") as caught:
-            convert(toys["sd2-v"], destination)
-        assert "--overwrite" in caught.value.problems[0].fix
-    assert file.read_bytes() == before
-    for destination in (file, folder):
-        convert(toys["sd2-v"], destination, overwrite=True)
-        assert open_model(destination).generation == "sd2"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors", "folder"]
-
-
-@pytest.mark.parametrize("form", ["safetensors", "ckpt", "diffusers_safetensors"])
-def test_a_model_can_be_replaced_by_its_own_copy(toys, tmp_path, form):
-    path = convert(toys["sd1"], tmp_path / "a", form=form)
-    with pytest.raises(UserError, match="source and destination are the same"):
-        convert(path, path, form=form)
-    convert(path, path, form=form, save_precision="fp16", overwrite=True)
-    source = open_model(path)
-    source.check()
-    assert {tensor.dtype for tensor in source.weights["unet"].values()} == {"F16"}
-
-
-def test_a_file_that_someone_has_mapped_is_replaced_and_stays_readable_for_them(toys, tmp_path):
-    path = convert(toys["sd1"], tmp_path / "a.safetensors")
-    with safe_open(path, "pt") as mapped:
-        convert(path, path, save_precision="fp16", overwrite=True)
-        name = "model.diffusion_model.out.2.bias"
-        assert mapped.get_tensor(name).dtype == torch.float32
-    assert load_file(path)[name].dtype == torch.float16
-
-
-def test_a_folder_that_is_no_model_or_holds_what_is_read_is_never_removed(toys, tmp_path):
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "thesis.txt").write_text("x")
-    with pytest.raises(UserError, match="no diffusers model, so it is not overwritten"):
-        convert(toys["sd1"], precious, overwrite=True)
-    folder = convert(toys["sd1"], tmp_path / "folder")
-    inside = convert(toys["sd1"], folder / "inside.safetensors")
-    with pytest.raises(UserError, match="would remove"):
-        convert(inside, folder, overwrite=True)
-    with pytest.raises(UserError, match="inside the model"):
-        convert(folder, folder / "sub")
-    with pytest.raises(UserError, match="this is a folder, and the copy would be a file"):
-        convert(toys["sd1"], folder, form="safetensors", overwrite=True)
-    assert (precious / "thesis.txt").exists()
-    assert inside.exists()
-
-
-@pytest.mark.parametrize("form", ["safetensors", "ckpt", "diffusers_safetensors"])
-def test_an_interrupted_conversion_leaves_nothing(toys, tmp_path, monkeypatch, form):
-    monkeypatch.setattr(convert_job, "PROGRESS_BYTES", 2**22)
-
-    def interrupt(event):
-        if isinstance(event, StageProgress):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        convert(toys["sd1"], tmp_path / "a", form=form, emit=interrupt)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("form", ["safetensors", "ckpt", "diffusers_safetensors"])
-def test_too_little_disk_is_said_before_anything_is_written(toys, tmp_path, monkeypatch, form):
-    full = shutil.disk_usage(tmp_path)._replace(free=10**6)
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: full)
-    with pytest.raises(EnvironmentFault, match=r"needs 32 MB, 1 MB are free"):
-        convert(toys["sd1"], tmp_path / "a", form=form)
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "form"),
-    [
-        ("a.safetensors", "safetensors"),
-        ("a.SafeTensors", "safetensors"),
-        ("a.ckpt", "ckpt"),
-        ("a.pt", "ckpt"),
-        ("folder", "diffusers_safetensors"),
-        ("sd-v1.5", "diffusers_safetensors"),
-    ],
-)
-def test_the_destination_s_name_says_the_form(name, form):
-    assert form_of_name(Path(name)) == form
-
-
-# Looking at a model.
-
-
-def test_verify_names_values_that_are_no_numbers_and_tensors_that_are_missing(toys, tmp_path):
-    def change(state):
-        state["model.diffusion_model.out.2.weight"][0, 0, 0, 0] = float("nan")
-        state["first_stage_model.decoder.conv_in.bias"][:2] = float("inf")
-        del state["model.diffusion_model.time_embed.0.bias"]
-        return state
-
-    path = changed(toys["sd1"], tmp_path / "a.safetensors", change)
-    result = verify_model(path, emit=ignore)
-    words = "\n".join(str(problem) for problem in result.problems)
-    assert '"conv_out.weight" has 1 values that are no number, 0 infinite' in words
-    assert '"decoder.conv_in.bias" has 0 values that are no number, 2 infinite' in words
-    assert "1 of 684 tensors are missing: time_embedding.linear_1.bias" in words
-    assert len(result.problems) == 3
-
-
-def test_verify_counts_what_is_there(toys, tmp_path):
-    path = single_file(toys["sd2-v"], tmp_path / "a.safetensors", save_precision="fp16")
-    told = verify_model(path, emit=ignore).as_json()
-    assert told["family"] == "sd2-v"
-    assert told["prediction_type"] == "v_prediction"
-    assert told["parts"]["unet"]["dtypes"] == ("F16",)
-    total = sum(tensor.numel() for tensor in load_file(path).values())
-    assert (
-        told["parameters"] + sum(t.num_elements for t in open_model(path).extras.values()) == total
-    )
-    assert told["sha256"] == {"a.safetensors": hashlib.sha256(path.read_bytes()).hexdigest()}
-    assert told["problems"] == []
-
-
-def test_verify_finds_a_flipped_bit_by_the_hash(toys, tmp_path):
-    path = single_file(toys["sd1"], tmp_path / "a.safetensors")
-    with path.open("r+b") as file:
-        file.seek(-1000, 2)
-        byte = file.read(1)[0]
-        file.seek(-1000, 2)
-        file.write(bytes([byte ^ 1]))
-    result = verify_model(path, emit=ignore)
-    assert result.hash_matches is False
-    assert "not those that the hash" in str(result.problems[0])
-
-
-def test_a_tensor_that_no_network_has_is_named_and_left_out(toys, tmp_path):
-    folder = tmp_path / "folder"
-    shutil.copytree(toys["sd1"], folder)
-    file = folder / "text_encoder" / "model.safetensors"
-    save_file(load_file(file) | {"text_projection.weight": torch.ones(2, 2)}, file)
-    assert verify_model(folder, emit=ignore).facts.unexpected == {
-        "text_encoder": ("text_projection.weight",)
-    }
-    told = []
-    convert(folder, tmp_path / "a.safetensors", emit=told.append)
-    assert "text_projection.weight" in next(e.message for e in told if isinstance(e, Notice))
