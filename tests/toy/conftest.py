@@ -18,7 +18,8 @@ from sdft.events import Event, StepDone, ignore
 from sdft.jobs.train import TrainResult, run_train
 from sdft.views.fanout import Fanout
 from sdft.views.record import RunRecorder
-from tests.toy.in_ranks import Ranks
+from tests.toy.in_ranks import Ground, Ranks, draw_images
+from tests.toy_model import save_toy_model
 from tests.toy_project import prepare_toy
 
 
@@ -42,6 +43,15 @@ def ranks_server() -> Iterator[Ranks]:
     server = Ranks()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="module")
+def ground(module_folder: Callable[[str], Path], ranks_server: Ranks) -> Ground:
+    """What the runs of a file by several processes share: a model, pictures, a cache to fill."""
+    folder = module_folder("ground")
+    save_toy_model(folder / "model", seed=0, family="sd1")
+    draw_images(folder / "images")
+    return Ground(folder, ranks_server)
 
 
 @dataclass

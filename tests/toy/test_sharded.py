@@ -11,8 +11,6 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from tests.toy.in_ranks import (
-    Ground,
-    draw_images,
     events,
     long,
     losses,
@@ -20,18 +18,9 @@ from tests.toy.in_ranks import (
     steps,
     weights,
 )
-from tests.toy_model import save_toy_model
 
 DIFFER_BY = 1e-5
 WEIGHTS_DIFFER_BY = 1e-4
-
-
-@pytest.fixture(scope="module")
-def ground(module_folder, ranks_server):
-    folder = module_folder("sharded")
-    save_toy_model(folder / "model", seed=0, family="sd1")
-    draw_images(folder / "images")
-    return Ground(folder, ranks_server)
 
 
 def train(ground, out, *, ranks, **settings):
