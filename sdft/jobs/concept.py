@@ -34,6 +34,7 @@ NUM_HELD_OUT = 8
 NUM_REGULARISATION = 80
 GUIDANCE = 4.0
 STEPS = 20
+DRAWN_TOGETHER = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,9 +100,9 @@ def score(drawer: Drawer, *, num_pictures: int, seed: int) -> Score:
     from sdft.models.tiny.checker import look_at
     from sdft.train.preview import SampleRequest
 
-    right = {"new_shape": 0, "old_shapes": 0, "colours": 0}
-    for number, (kind, shape, colour) in enumerate(_asked(num_pictures)):
-        request = SampleRequest(
+    asked = list(_asked(num_pictures))
+    requests = [
+        SampleRequest(
             prompt=f"{indefinite(colour)} {colour} {shape}",
             width=SIDE_PX,
             height=SIDE_PX,
@@ -109,9 +110,16 @@ def score(drawer: Drawer, *, num_pictures: int, seed: int) -> Score:
             steps=STEPS,
             scale=GUIDANCE,
         )
-        seen = look_at(drawer.draw(request))
-        right[kind] += seen.shape == shape
-        right["colours"] += seen.colour == colour
+        for number, (_, shape, colour) in enumerate(asked)
+    ]
+    right = {"new_shape": 0, "old_shapes": 0, "colours": 0}
+    for first in range(0, len(asked), DRAWN_TOGETHER):
+        several = slice(first, first + DRAWN_TOGETHER)
+        drawn = drawer.draw_together(requests[several])
+        for (kind, shape, colour), rgb_HW3 in zip(asked[several], drawn, strict=True):
+            seen = look_at(rgb_HW3)
+            right[kind] += seen.shape == shape
+            right["colours"] += seen.colour == colour
     return Score(
         new_shape=right["new_shape"] / num_pictures,
         old_shapes=right["old_shapes"] / num_pictures,

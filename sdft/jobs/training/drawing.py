@@ -16,7 +16,7 @@ from sdft.formats.caption_reader import CaptionReader
 from sdft.jobs.training.networks import text_reader
 from sdft.models.bundle import ModelBundle
 from sdft.streams import seed64
-from sdft.train.preview import SampleRequest, draw_latents, picture_of
+from sdft.train.preview import SampleRequest, draw_latents, pictures_of
 from sdft.train.step import EncodeText
 
 SEED_BITS = 31
@@ -66,10 +66,10 @@ class Drawer:
             return self.encode_text(ids_BKS)
         return self.encode_text(ids_BKS, torch.tensor([read.weights_KS], device=self.device))
 
-    def latents(self, request: SampleRequest) -> Tensor:
-        """Return one picture's latents; shape [1, C, H, W]."""
+    def latents(self, requests: Sequence[SampleRequest]) -> Tensor:
+        """Return the latents of requests that differ in prompts and seeds; shape [N, C, H, W]."""
         return draw_latents(
-            request,
+            requests,
             unet=self.unet,
             contexts_of=self.contexts_of,
             prediction_type=self.bundle.prediction_type,
@@ -79,20 +79,28 @@ class Drawer:
 
     def draw(self, request: SampleRequest) -> np.ndarray:
         """Draw one picture; shape [H, W, 3] uint8."""
-        return picture_of(self.latents(request), self.bundle.vae)
+        rgb_HW3: np.ndarray = self.draw_together([request])[0]
+        return rgb_HW3
+
+    def draw_together(self, requests: Sequence[SampleRequest]) -> np.ndarray:
+        """Draw pictures that differ in prompts and seeds as one batch; shape [N, H, W, 3] uint8.
+
+        Takes the memory of a batch of so many, twice as many with guidance.
+        """
+        return pictures_of(self.latents(requests), self.bundle.vae)
 
     def draw_all(self, requests: Sequence[SampleRequest]) -> Iterator[tuple[Tensor, np.ndarray]]:
         """Give latents and pixels of each request.
 
         The VAE is on the device only while it decodes: during training its place is needed.
         """
-        all_latents = [self.latents(request) for request in requests]
+        all_latents = [self.latents([request]) for request in requests]
         vae = self.bundle.vae
         home = vae.device
         vae.to(self.device)
         try:
             for latents_1CHW in all_latents:
-                yield latents_1CHW, picture_of(latents_1CHW, vae)
+                yield latents_1CHW, pictures_of(latents_1CHW, vae)[0]
         finally:
             vae.to(home)
 

@@ -111,6 +111,24 @@ def test_a_picture_is_the_one_that_the_pipeline_draws(name, bundle, pipeline):
     assert np.abs(ours - expected).max() <= 1
 
 
+@pytest.mark.parametrize("name", ["ddim", "euler_a", "dpmsolver++"])
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_a_picture_is_the_same_alone_and_beside_others(name, scale, bundle):
+    drawer = drawer_of(bundle)
+    common = {"width": 72, "height": 64, "steps": 5, "scale": scale, "sampler": name}
+    requests = [
+        SampleRequest(prompt="a red circle", negative_prompt="blurry", seed=11, **common),
+        SampleRequest(prompt="two squares", seed=12, **common),
+        SampleRequest(prompt="two squares", seed=11, **common),
+    ]
+    together = drawer.draw_together(requests).astype(int)
+    alone = np.stack([drawer.draw(request) for request in requests]).astype(int)
+    assert together.shape == (3, 64, 72, 3)
+    assert np.abs(together - alone).max() <= 1
+    apart = [np.abs(alone[one] - alone[other]).max() for one, other in ((0, 1), (1, 2), (0, 2))]
+    assert min(apart) > 2, "equal pictures prove nothing"
+
+
 def test_the_names_of_the_settings_are_the_names_of_the_samplers():
     assert tuple(SAMPLERS) == NAMES
 
@@ -152,7 +170,7 @@ def test_latents_are_never_clamped(bundle):
     request = SampleRequest(prompt="x", width=128, height=128, steps=3, scale=1.0)
     drawer = drawer_of(bundle)
     latents_BCHW = draw_latents(
-        request,
+        [request],
         # A network that finds no noise at all: what is left is the start, divided by the signal.
         unet=Silent(),
         contexts_of=drawer.contexts_of,
