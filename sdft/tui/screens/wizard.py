@@ -17,7 +17,7 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 from textual.reactive import reactive
-from textual.widgets import ContentSwitcher, Input, Select, Static
+from textual.widgets import ContentSwitcher, Select, Static
 from textual.worker import get_current_worker
 
 from sdft.config.document import shown
@@ -25,7 +25,7 @@ from sdft.config.training import TrainingSettings
 from sdft.errors import Problem
 from sdft.tui.breakpoints import HEIGHTS, WIDTHS
 from sdft.tui.draft import Draft, History
-from sdft.tui.draft_values import Checked, check, typed_of, with_setting
+from sdft.tui.draft_values import Checked, check, stated, typed_of, with_setting
 from sdft.tui.keeping import Keeping
 from sdft.tui.panes.fields import step_of
 from sdft.tui.panes.pane import Edit, Pane
@@ -192,6 +192,7 @@ class WizardScreen(Launching):
             self._choose_dataset(event.value)
 
     def _choose_dataset(self, dataset: int) -> None:
+        self.settle()
         self.dataset, self.subset = dataset, 0
         self._show()
 
@@ -238,43 +239,44 @@ class WizardScreen(Launching):
 
     def on_setting_field_edited(self, event: SettingField.Edited) -> None:
         event.stop()
-        draft = with_setting(
-            self.draft, event.name, event.typed, subset=self.subset, dataset=self.dataset
-        )
-        self.edit(draft, event.name, joins=event.is_typing)
-        if not event.is_typing:
-            # What was emptied may have a value still, from a preset.
-            self._show()
+        field = event.field
+        # It may have been taken in before, or emptied since.
+        if field.has_news and not (event.is_typing and field.is_emptied):
+            self._take_in(field, is_typing=event.is_typing)
+            if not event.is_typing:
+                # What was emptied may have a value still, from a preset.
+                self._show()
+
+    def _take_in(self, field: SettingField, *, is_typing: bool) -> None:
+        name, typed = field.setting.name, field.text
+        place = {"subset": self.subset, "dataset": self.dataset}
+        draft = with_setting(self.draft, name, typed, **place)
+        field.took(typed, stated(draft, name, **place))
+        self.edit(draft, name, joins=is_typing)
 
     def on_edit(self, event: Edit) -> None:
         event.stop()
         self.edit(event.change(self.draft), event.what)
 
     def settle(self) -> None:
-        """Take out what was emptied in the field that has the keys, before files are written."""
-        for field in self.query("SettingField:focus-within").results(SettingField):
-            if field.is_emptied:
-                name = field.setting.name
-                place = {"subset": self.subset, "dataset": self.dataset}
-                self.edit(with_setting(self.draft, name, "", **place), name)
+        """Take in what the fields have not told yet, such as the last key before a save."""
+        for field in self.query(SettingField):
+            if field.has_news:
+                self._take_in(field, is_typing=not field.is_emptied)
 
     def action_undo(self) -> None:
+        self.settle()
         self._back_or_forth(*self.history.undone(), name="wizard.undone")
 
     def action_redo(self) -> None:
+        self.settle()
         self._back_or_forth(*self.history.redone(), name="wizard.redone")
 
     def _back_or_forth(self, history: History, what: str, *, name: str) -> None:
         self.history = history
         if what:
             self.notify(self.words(name, what=what), timeout=2, markup=False)
-            # The field that is typed in shows what was taken back, too.
-            focused = self.focused
-            if isinstance(focused, Input):
-                self.set_focus(None)
             self._changed()
-            if focused is not None:
-                self.set_focus(focused)
 
     @work(thread=True, exclusive=True, group="check", description="check the draft")
     def _check(self, draft: Draft) -> None:

@@ -35,15 +35,18 @@ class Tick(Checkbox):
 
 
 class SettingField(Widget):
-    """Shows the value that counts; typing posts `Edited`. Knows nothing of files."""
+    """Shows the value that counts; typing posts `Edited`. Knows nothing of files.
+
+    What stands in the editor is news until whoever holds the draft calls `took`. News is never
+    drawn over: the messages of a few keys may still wait when an older value is drawn.
+    """
 
     class Edited(Message):
-        """The person typed or chose a value."""
+        """The person typed or chose a value: take in what stands in the field by now."""
 
-        def __init__(self, name: str, typed: str, *, is_typing: bool) -> None:
+        def __init__(self, field: SettingField, *, is_typing: bool) -> None:
             super().__init__()
-            self.name = name
-            self.typed = typed
+            self.field = field
             self.is_typing = is_typing
 
     class Entered(Message):
@@ -61,6 +64,8 @@ class SettingField(Widget):
         self.problem = problem
         self._words = words
         self._editor: Widget | None = None
+        self._taken = typed_of(stated.value)
+        """What stood in the editor when it last agreed with the draft."""
 
     @property
     def has_choice(self) -> bool:
@@ -126,19 +131,58 @@ class SettingField(Widget):
         told = self._words.problem(self.problem)
         return literal(f"{told.what}. {told.fix}".rstrip(". "))
 
+    @property
+    def text(self) -> str:
+        """What stands in the editor, as a person types it."""
+        editor = self._editor
+        if isinstance(editor, Checkbox):
+            return "true" if editor.value else "false"
+        # A list of choices has its first value only once it is mounted.
+        if isinstance(editor, Select) and editor.is_mounted:
+            return "" if editor.value is Select.NULL else str(editor.value)
+        return editor.value if isinstance(editor, Input) else self._taken
+
+    @property
+    def has_news(self) -> bool:
+        """Whether the person typed or chose what the draft does not hold yet."""
+        is_stated = self.stated.source in ("dataset", "config")
+        can_be_emptied = is_stated or not isinstance(self._editor, Input)
+        return self.text != self._taken and (bool(self.text) or can_be_emptied)
+
+    @property
+    def is_emptied(self) -> bool:
+        """Nothing stands in the field, and what the file says was not taken out yet."""
+        return isinstance(self._editor, Input) and not self.text and self.has_news
+
+    def took(self, typed: str, stated: Stated) -> None:
+        """Note what the draft makes of what was typed."""
+        self._taken = typed
+        self._note(stated)
+
     def show(self, stated: Stated, problem: Problem | None) -> None:
         """Draw a value and what is wrong with it. What is being typed is left alone."""
-        has_other_source = self.stated.source != stated.source
+        has_other_value = repr(self.stated.value) != repr(stated.value)
         has_other_problem = self.problem != problem
-        self.stated, self.problem = stated, problem
+        self.problem = problem
+        self._note(stated)
         if self._editor is None:
             # Drawn when the field is made.
             return
-        if has_other_source:
-            self.refresh()
         if has_other_problem:
             self._show_problem()
-        self._show_value(self._editor, stated.value)
+        # The person's own words for a value stay while the field has the keys.
+        if not self.has_news and (has_other_value or not self._is_typed_in):
+            self._show_value(self._editor, stated.value)
+
+    def _note(self, stated: Stated) -> None:
+        has_other_source = self.stated.source != stated.source
+        self.stated = stated
+        if has_other_source and self._editor is not None:
+            self.refresh()
+
+    @property
+    def _is_typed_in(self) -> bool:
+        return isinstance(self._editor, Input) and self.screen.focused is self._editor
 
     def _show_problem(self) -> None:
         for row in self.query(".setting-problem").results(Static):
@@ -150,9 +194,6 @@ class SettingField(Widget):
 
     def _show_value(self, editor: Widget, value: object) -> None:
         typed = typed_of(value)
-        # Emptied, to type something else: the default comes back when the field is left.
-        if isinstance(editor, Input) and editor.has_focus and self._may_stay(editor.value, typed):
-            return
         # The value that is put in here must not come back as an edit.
         with self.prevent(Input.Changed, Select.Changed, Checkbox.Changed):
             if isinstance(editor, Checkbox):
@@ -162,46 +203,24 @@ class SettingField(Widget):
                     editor.set_options(self._rows(typed))
                 editor.value = typed or Select.NULL
             elif isinstance(editor, Input) and editor.value != typed:
-                editor.value = typed
-
-    def _may_stay(self, shown: str, value: str) -> bool:
-        return not shown or self._means(shown, value)
-
-    def _means(self, typed: str, value: str) -> bool:
-        """Tell whether what stands in the field is the value, however it is written."""
-        if typed.strip() == value:
-            return True
-        try:
-            return float(typed) == float(value)
-        except ValueError:
-            return typed.replace(" ", "") == value.replace(" ", "")
+                _rewrite(editor, typed)
+        self._taken = self.text
 
     @on(Input.Changed)
     def _typed(self, event: Input.Changed) -> None:
         event.stop()
         # Emptied, mostly to type something else: to take the key out of the file now and put it
         # back in would lose its place and its comment.
-        if event.value and self._differs(event.value):
-            self.post_message(self.Edited(self.setting.name, event.value, is_typing=True))
+        if self.text and self.has_news:
+            self.post_message(self.Edited(self, is_typing=True))
 
     @on(Select.Changed)
-    def _chose(self, event: Select.Changed) -> None:
-        event.stop()
-        # The first row is told when the list is made, and may come in after the file's value.
-        value = event.select.value
-        typed = "" if value is Select.NULL else str(value)
-        if self._differs(typed):
-            self.post_message(self.Edited(self.setting.name, typed, is_typing=False))
-
     @on(Checkbox.Changed)
-    def _ticked(self, event: Checkbox.Changed) -> None:
+    def _chose(self, event: Select.Changed | Checkbox.Changed) -> None:
         event.stop()
-        typed = "true" if event.checkbox.value else "false"
-        if self._differs(typed):
-            self.post_message(self.Edited(self.setting.name, typed, is_typing=False))
-
-    def _differs(self, typed: str) -> bool:
-        return typed != typed_of(self.stated.value)
+        # The first row of a list is told when the list is made, and is no news.
+        if self.has_news:
+            self.post_message(self.Edited(self, is_typing=False))
 
     @on(DescendantFocus)
     def _entered(self) -> None:
@@ -210,15 +229,19 @@ class SettingField(Widget):
     @on(DescendantBlur)
     def _left(self) -> None:
         if self.is_emptied:
-            self.post_message(self.Edited(self.setting.name, "", is_typing=False))
+            self.post_message(self.Edited(self, is_typing=False))
         self.post_message(self.Entered(self, has_keys=False))
-
-    @property
-    def is_emptied(self) -> bool:
-        """Nothing stands in the field, and what the file says was not taken out yet."""
-        is_stated = self.stated.source in ("dataset", "config") and typed_of(self.stated.value)
-        return bool(is_stated) and isinstance(self._editor, Input) and not self._editor.value
 
     def focus_editor(self) -> None:
         if self._editor is not None:
             self._editor.focus()
+
+
+def _rewrite(editor: Input, text: str) -> None:
+    """Put in another text; the cursor keeps its place, at the end too."""
+    selection, was_at_end = editor.selection, editor.cursor_at_end
+    editor.value = text
+    if was_at_end:
+        editor.cursor_position = len(text)
+    else:
+        editor.selection = selection
