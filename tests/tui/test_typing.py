@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 from textual.events import Key
 from textual.pilot import Pilot
-from textual.widgets import Checkbox, Input
+from textual.widgets import Checkbox, Input, TextArea
 
 from sdft.config.write import toml_value
 from sdft.tui.draft import CONFIG
-from sdft.tui.draft_values import stated
+from sdft.tui.draft_values import image_dirs, stated
+from sdft.tui.panes.images import Chosen
+from sdft.tui.screens.caption import CaptionScreen
 from sdft.tui.screens.wizard import WizardScreen
+from sdft.tui.widgets.row_list import RowList, followed
 from sdft.tui.wizard_app import WizardApp
 from tests.tui.piloting import until
 from tests.tui.wizarding import (
@@ -127,7 +130,8 @@ def test_undo_takes_back_a_letter_that_was_not_told_yet(tmp_path: Path) -> None:
         wizard.action_undo()
         assert editor.value == ""
         await pilot.pause(0.1)
-        assert not editor.value and not value_of(wizard)
+        assert not editor.value
+        assert not value_of(wizard)
         await pilot.press("ctrl+y")
         await until(pilot, lambda: value_of(wizard) == "other")
         assert (editor.value, editor.cursor_position) == ("other", 5)
@@ -181,3 +185,74 @@ def test_a_tick_is_not_taken_back_by_a_check(tmp_path: Path) -> None:
         assert (box.value, value_of(wizard, "ema")) == (not before, not before)
 
     play(ready(project(tmp_path / "p")), script)
+
+
+def test_a_caption_that_is_read_slowly_loses_neither_its_words_nor_the_typed_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = project(tmp_path / "p")
+    file = folder / "images" / "0.txt"
+    monkeypatch.setattr(CaptionScreen, "_read", lambda screen: None)
+
+    async def script(app: WizardApp, pilot: Pilot[None]) -> None:
+        screen = CaptionScreen(folder / "images" / "0.png", file, graphics="none")
+        app.push_screen(screen)
+        await until(pilot, lambda: screen.is_mounted and app.screen is screen)
+        await type_in(pilot, "a dog, ")
+        await pilot.press("ctrl+s")
+        assert file.read_text("utf-8") == "a cat, number 0"
+        screen.post_message(screen.Read(None, "a cat, number 0", ""))
+        await pilot.pause()
+        await type_in(pilot, "and ")
+        assert screen.query_one(TextArea).text == "a dog, and a cat, number 0"
+        await pilot.press("ctrl+s")
+        assert file.read_text("utf-8").strip() == "a dog, and a cat, number 0"
+
+    play(app_for(folder), script)
+
+
+def test_a_list_that_comes_in_anew_keeps_the_row_under_the_cursor(tmp_path: Path) -> None:
+    async def script(app: WizardApp, pilot: Pilot[None]) -> None:
+        await pilot.press("f3", "f3")
+        await shown(app, pilot, "4 uses   0 without words")
+        rows = app.screen.query_one("#words-rows", RowList)
+        rows.focus()
+        await pilot.press("down", "down", "f4")
+        screen = app.screen
+        await until(pilot, lambda: "a cat" in screen.query_one(TextArea).text)
+        await type_in(pilot, "new")
+        await pilot.press("ctrl+s")
+        await shown(app, pilot, r"newa cat, number \d\s")
+        assert rows.highlighted == 2
+
+    play(ready(project(tmp_path / "p")), script)
+
+
+def test_a_row_is_followed_by_its_key() -> None:
+    assert followed(1, "abc", "xabc") == 2
+    assert followed(1, "abc", "ac") == 1
+    assert followed(2, "abc", "ab") == 1
+    assert followed(2, "abab", "babab") == 1
+    assert followed(2, "abc", "xyz") == 0
+    assert followed(0, "", "abc") == 0
+
+
+def test_delete_twice_at_once_takes_out_one_folder(tmp_path: Path) -> None:
+    async def script(app: WizardApp, pilot: Pilot[None]) -> None:
+        wizard = wizard_of(app)
+        await pilot.press("f3")
+        chosen = app.screen.query_one("#chosen", Chosen)
+        await until(pilot, lambda: chosen.option_count == 2)
+        chosen.focus()
+        await pilot.press("down")
+        for _ in range(2):
+            chosen.post_message(chosen.TakeOut(1))
+        await until(pilot, lambda: chosen.option_count == 1)
+        await pilot.pause(0.1)
+        assert image_dirs(wizard.draft) == ["images"]
+
+    folder = project(tmp_path / "p")
+    ready(folder)
+    with (folder / "dataset.toml").open("a", encoding="utf-8") as file:
+        file.write("\n[[datasets.subsets]]\nimage_dir = 'more'\n")
+    play(app_for(folder), script)

@@ -12,7 +12,6 @@ from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.message import Message
 from textual.widgets import OptionList, Static
-from textual.widgets.option_list import Option
 from textual.worker import get_current_worker
 
 from sdft.tui.commands import Done
@@ -23,6 +22,7 @@ from sdft.tui.panes.working import WorkingPane, number, problem_words
 from sdft.tui.picture import SmallPicture, picture_widget, read_picture
 from sdft.tui.rows import literal
 from sdft.tui.widgets.ground import Column, Row, Scroll
+from sdft.tui.widgets.row_list import RowList
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,9 +66,9 @@ class BucketsPane(WorkingPane):
                 yield from self.fields(FIELDS[:SLICE])
             with Column(id="buckets-right", classes="second"):
                 yield Static("", id="buckets-counts", classes="counts")
-                yield OptionList(id="bucket-rows", compact=True, markup=False)
+                yield RowList(id="bucket-rows")
                 with Row(id="bucket-images-part"):
-                    yield OptionList(id="bucket-images", compact=True, markup=False)
+                    yield RowList(id="bucket-images")
                     with Column(id="crop-part"):
                         yield Static("", id="crop-words")
                         yield Column(id="crop-picture")
@@ -88,8 +88,8 @@ class BucketsPane(WorkingPane):
         counts = self.query_one("#buckets-counts", Static)
         if done.code:
             self.rows = []
-            self._fill("#bucket-rows", [])
-            self._fill("#bucket-images", [])
+            self.query_one("#bucket-rows", RowList).fill((), ())
+            self.query_one("#bucket-images", RowList).fill((), ())
             counts.update(literal(problem_words(done.problems, self.words), "$error"))
             return
         result = done.result
@@ -109,18 +109,12 @@ class BucketsPane(WorkingPane):
         self.wizard.batches = tuple(int(row["batches"]) for row in self.rows)
         most = max((row["images"] for row in self.rows), default=1)
         columns = BAR_COLUMNS if self.app.size.width >= WIDE_COLUMNS else BAR_COLUMNS // 2
-        options = [_bucket_row(row, most, columns) for row in self.rows]
+        rows = [_bucket_row(row, most, columns) for row in self.rows]
+        keys = [_sides(row["resolution"]) for row in self.rows]
         if number(result, "rejected"):
-            options.append(literal(self.words("buckets.rejected"), "$warning"))
-        self._fill("#bucket-rows", options)
-        if options:
-            self.query_one("#bucket-rows", OptionList).highlighted = 0
-
-    def _fill(self, selector: str, rows: Sequence[Content]) -> None:
-        options = self.query_one(selector, OptionList)
-        with self.prevent(OptionList.OptionHighlighted):
-            options.clear_options()
-            options.add_options([Option(row) for row in rows])
+            rows.append(literal(self.words("buckets.rejected"), "$warning"))
+            keys.append("")
+        self.query_one("#bucket-rows", RowList).fill(rows, keys)
 
     @on(OptionList.OptionHighlighted, "#bucket-rows")
     def _bucket(self, event: OptionList.OptionHighlighted) -> None:
@@ -151,9 +145,9 @@ class BucketsPane(WorkingPane):
     def on_buckets_pane_fates(self, event: Fates) -> None:
         event.stop()
         self.fates = event.fates
-        self._fill("#bucket-images", [literal(Path(one["path"]).name) for one in event.fates])
-        if event.fates:
-            self.query_one("#bucket-images", OptionList).highlighted = 0
+        paths = [str(one["path"]) for one in event.fates]
+        rows = [literal(Path(path).name) for path in paths]
+        self.query_one("#bucket-images", RowList).fill(rows, paths)
 
     @on(OptionList.OptionHighlighted, "#bucket-images")
     def _image(self, event: OptionList.OptionHighlighted) -> None:

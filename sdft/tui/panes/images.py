@@ -189,18 +189,26 @@ class ImagesPane(Pane):
 
     def on_chosen_take_out(self, event: Chosen.TakeOut) -> None:
         event.stop()
+        self.wizard.settle()
         number, dataset = event.number, self.wizard.dataset
+        if number >= len(self._dirs):
+            return
+        name = self._dirs[number]
 
         def change(draft: Draft) -> Draft:
-            text = without_subset(draft.file(DATASET).text, number, dataset)
-            return draft.with_text(DATASET, text)
+            # The same key, pressed again before the list was drawn, means the same folder.
+            if image_dirs(draft, dataset)[number : number + 1] != [name]:
+                return draft
+            return draft.with_text(
+                DATASET, without_subset(draft.file(DATASET).text, number, dataset)
+            )
 
-        if number < len(self._dirs):
-            self.wizard.subset = 0
-            self.post_message(Edit("image_dir", change))
+        self.wizard.subset = max(min(number, len(self._dirs) - 2), 0)
+        self.post_message(Edit("image_dir", change))
 
     @on(OptionList.OptionHighlighted, "#chosen")
     def _highlighted(self, event: OptionList.OptionHighlighted) -> None:
         event.stop()
+        self.wizard.settle()
         self.wizard.subset = event.option_index
         self.show(self.wizard.draft, self.wizard.checked)

@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import Button, OptionList, Static
-from textual.widgets.option_list import Option
 
 from sdft.config.document import shown
 from sdft.tui.commands import Done, shown_line
@@ -21,6 +20,7 @@ from sdft.tui.panes.working import WorkingPane, problem_words
 from sdft.tui.rows import literal, table
 from sdft.tui.starting import train_words
 from sdft.tui.widgets.ground import Column, Row, Scroll
+from sdft.tui.widgets.row_list import RowList
 from sdft.views.plan_text import advice, plan_rows
 
 PROBLEM_ROWS = 6
@@ -43,7 +43,7 @@ class ReviewPane(WorkingPane):
     def compose(self) -> ComposeResult:
         words = self.words
         yield Static(Content(words("review.title")), classes="pane-title")
-        yield OptionList(id="problems", compact=True, markup=False)
+        yield RowList(id="problems")
         with Row(id="review-parts"):
             with Scroll(id="plan-box"):
                 yield Static("", id="plan")
@@ -68,7 +68,7 @@ class ReviewPane(WorkingPane):
         self.query_one("#start", Button).disabled = bool(checked.problems)
 
     def _show_problems(self, checked: Checked) -> None:
-        listed = self.query_one("#problems", OptionList)
+        listed = self.query_one("#problems", RowList)
         listed.display = bool(checked.problems)
         rows = [
             Content.assemble(
@@ -81,10 +81,8 @@ class ReviewPane(WorkingPane):
             )
         ]
         self._fields = checked.fields
-        at = listed.highlighted
-        listed.clear_options()
-        listed.add_options([Option(row) for row in rows])
-        listed.highlighted = min(at or 0, len(rows) - 1) if rows else None
+        told = zip(checked.fields, checked.problems, strict=True)
+        listed.fill(rows, [field or problem.where for field, problem in told])
 
     def _show_files(self, draft: Draft) -> None:
         texts = tuple(file.text for file in draft.files)

@@ -11,7 +11,6 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.content import Content
 from textual.widgets import OptionList, Static
-from textual.widgets.option_list import Option
 
 from sdft.config.values import resolve_path
 from sdft.dataset.word_files import with_dot, words_file
@@ -25,6 +24,7 @@ from sdft.tui.rows import literal
 from sdft.tui.screens.caption import CaptionScreen
 from sdft.tui.screens.label import LabelScreen
 from sdft.tui.widgets.ground import Column, Row, Scroll
+from sdft.tui.widgets.row_list import RowList
 
 FIELDS = FIELDS_OF["words"]
 
@@ -55,7 +55,7 @@ class WordsPane(WorkingPane):
                 yield from self.fields(FIELDS[:SLICE])
             with Column(id="words-right", classes="second"):
                 yield Static("", id="words-counts", classes="counts")
-                yield OptionList(id="words-rows", compact=True, markup=False)
+                yield RowList(id="words-rows")
                 with Scroll(id="words-box", can_focus=False):
                     yield Static("", id="words-one")
 
@@ -71,11 +71,10 @@ class WordsPane(WorkingPane):
 
     def came(self, done: Done) -> None:
         counts = self.query_one("#words-counts", Static)
-        rows = self.query_one("#words-rows", OptionList)
-        with self.prevent(OptionList.OptionHighlighted):
-            rows.clear_options()
+        rows = self.query_one("#words-rows", RowList)
         if done.code:
             self.rows = ()
+            rows.fill((), ())
             self.query_one("#words-one", Static).update("")
             counts.update(literal(problem_words(done.problems, self.words), "$error"))
             return
@@ -93,9 +92,7 @@ class WordsPane(WorkingPane):
                 )
             )
         )
-        rows.add_options([Option(_row(row)) for row in self.rows])
-        if self.rows:
-            rows.highlighted = 0
+        rows.fill([_row(row) for row in self.rows], [row["path"] for row in self.rows])
 
     @on(OptionList.OptionHighlighted, "#words-rows")
     def _highlighted(self, event: OptionList.OptionHighlighted) -> None:

@@ -41,6 +41,7 @@ class CaptionScreen(Question[bool]):
         self._image = image
         self._file = file
         self._graphics = graphics
+        self._is_read = False
 
     def compose(self) -> ComposeResult:
         with Vertical(classes="box wide-box"):
@@ -67,7 +68,12 @@ class CaptionScreen(Question[bool]):
 
     async def on_caption_screen_read(self, event: Read) -> None:
         event.stop()
-        self.query_one(TextArea).text = event.text
+        self._is_read = True
+        area = self.query_one(TextArea)
+        # What was typed before stands where the cursor was: in front.
+        selection = area.selection
+        area.text = area.text + event.text
+        area.selection = selection
         self.query_one("#wrong", Static).update(literal(event.problem))
         place = self.query_one("#caption-picture")
         if event.picture is None:
@@ -81,6 +87,9 @@ class CaptionScreen(Question[bool]):
             await place.mount(shown)
 
     def action_save(self) -> None:
+        if not self._is_read:
+            # What is in the file would be gone.
+            return
         text = self.query_one(TextArea).text.strip()
         try:
             write_bytes(self._file, in_form_of(self._file, text + "\n" if text else ""))
