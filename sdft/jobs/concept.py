@@ -59,25 +59,27 @@ class Score:
 def write_concept(folder: Path, *, seed: int) -> int:
     """Write images/, validation/ and regularisation/, a caption beside each; return their number.
 
-    The first two show the new shape; the last shows what the base model knows, so that it keeps it.
-    Every colour comes as often as the others: a word that is seen with few means those, too.
+    The first two show the new shape, one in the middle of each; the last shows what the base model
+    knows, so that it keeps it. Every colour comes as often as the others: a word that is seen with
+    few means those, too.
     """
     sets = (
-        ("images", NUM_IMAGES, NEW_SHAPES),
-        ("validation", NUM_HELD_OUT, NEW_SHAPES),
-        ("regularisation", NUM_REGULARISATION, SHAPES),
+        ("images", NUM_IMAGES, NEW_SHAPES, True),
+        ("validation", NUM_HELD_OUT, NEW_SHAPES, True),
+        ("regularisation", NUM_REGULARISATION, SHAPES, False),
     )
     colours = list(COLOURS)
-    for name, number, shapes in sets:
+    for name, number, shapes, plain in sets:
         scenes = [
             replace(
-                draw_scene(seed, name, index, shapes=shapes), colour=colours[index % len(colours)]
+                draw_scene(seed, name, index, shapes=shapes, plain=plain),
+                colour=colours[index % len(colours)],
             )
             for index in range(number)
         ]
         captions = [caption_of(scene, seed, name, index) for index, scene in enumerate(scenes)]
         _write_images(folder / name, scenes, captions)
-    return sum(number for _, number, _ in sets)
+    return sum(number for _, number, _, _ in sets)
 
 
 def _write_images(folder: Path, scenes: list[Scene], captions: list[str]) -> None:

@@ -18,10 +18,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sdft.formats.clip_tokens import ClipTokenizer
-from sdft.models.tiny.drawing import draw
+from sdft.models.bundle import load_bundle
+from sdft.models.tiny.drawing import DISTANCES, draw
 from sdft.models.tiny.networks import new_networks
 from sdft.models.tiny.scenes import caption_of, draw_scene
 from tests.recipes.muon import begin_passing_through
+from tests.recipes.nameless import OtherWords, nameless_scenes, outlines
 
 SAVE_EVERY_S = 30.0
 CPU_SHARE = 8
@@ -33,17 +35,31 @@ RESUME_STRIDE = 1009
 class Pictures:
     """Scenes with their captions, drawn once and kept on the device."""
 
-    def __init__(self, number: int, *, seed: int, side_px: int, device: torch.device) -> None:
+    def __init__(
+        self, number: int, *, nameless: int = 0, seed: int, side_px: int, device: torch.device
+    ) -> None:
         scenes = [draw_scene(seed, index) for index in range(number)]
+        captions = [caption_of(scene, seed, index) for index, scene in enumerate(scenes)]
+        self.other_words = OtherWords(set(captions), device)
+        more_scenes, more_captions = nameless_scenes(nameless, seed)
+        scenes += more_scenes
+        captions += more_captions
+        distances = {**DISTANCES, **outlines(seed)}
         parts = [
-            draw(scenes[start : start + 500], width=side_px, height=side_px, device=device)
-            for start in range(0, number, 500)
+            draw(
+                scenes[start : start + 500],
+                width=side_px,
+                height=side_px,
+                device=device,
+                distances=distances,
+            )
+            for start in range(0, len(scenes), 500)
         ]
         self.rgb_N3HW = torch.cat(parts)
         tokenizer = ClipTokenizer("eos")
-        captions = [caption_of(scene, seed, index) for index, scene in enumerate(scenes)]
         known = {text: tokenizer.chunks(text, 75)[0] for text in {"", *captions}}
         self.ids_NS = torch.tensor([known[text] for text in captions], device=device)
+        self.nameless_ids_NS = self.ids_NS[number:]
         self.empty_S = torch.tensor(known[""], device=device)
 
     def __len__(self) -> int:
@@ -68,6 +84,12 @@ class Recipe:
         self.networks = {name: one.to(self.device).train() for name, one in new_networks().items()}
         for name in ("vae", "unet"):
             begin_passing_through(self.networks[name])
+        if arguments.start is not None:
+            found = load_bundle(arguments.start, device=self.device, parts=("vae", "unet"))
+            for name, network in found.networks.items():
+                self.networks[name].load_state_dict(network.state_dict())
+                self.save(name, network.state_dict())
+            self.state["stage"] = "unet"
         for name, weights in self.state.get("networks", {}).items():
             self.networks[name].load_state_dict(weights)
         self.saved_s = time.monotonic()
@@ -153,5 +175,7 @@ def autocast(device: torch.device, *, is_large: bool) -> Any:
     )
 
 
-def pictures_of(recipe: Recipe, number: int, seed: int, side_px: int) -> Pictures:
-    return Pictures(number, seed=seed, side_px=side_px, device=recipe.device)
+def pictures_of(
+    recipe: Recipe, number: int, seed: int, side_px: int, *, nameless: int = 0
+) -> Pictures:
+    return Pictures(number, nameless=nameless, seed=seed, side_px=side_px, device=recipe.device)

@@ -6,7 +6,7 @@ distances in units of their radius: negative within, positive without. u goes ri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -21,6 +21,9 @@ from sdft.models.tiny.scenes import (
     Scene,
 )
 
+Distance = Callable[[Tensor, Tensor], Tensor]
+"""From u and v to the signed distance; each may have any shape that goes with the others."""
+
 PATTERN = 0.09
 """Period of stripes and dots as a share of the shorter side."""
 
@@ -31,8 +34,19 @@ STAR_INNER = 0.45
 """Radius of a star's inner corners."""
 
 
-def draw(scenes: Sequence[Scene], *, width: int, height: int, device: torch.device) -> Tensor:
-    """Return the pictures of scenes; shape [N, 3, H, W], uint8."""
+def draw(
+    scenes: Sequence[Scene],
+    *,
+    width: int,
+    height: int,
+    device: torch.device,
+    distances: Mapping[str, Distance] | None = None,
+) -> Tensor:
+    """Return the pictures of scenes; shape [N, 3, H, W], uint8.
+
+    `distances` are of the scenes' shapes, where these are none of this world.
+    """
+    distances = DISTANCES if distances is None else distances
     shorter = min(width, height)
     y_H = torch.arange(height, device=device, dtype=torch.float32) + 0.5
     x_W = torch.arange(width, device=device, dtype=torch.float32) + 0.5
@@ -50,7 +64,7 @@ def draw(scenes: Sequence[Scene], *, width: int, height: int, device: torch.devi
             centre_N2 = centres_NK2[index, slot]
             u = (x_W - centre_N2[:, :1] * width)[:, None, :] / scale_N11[index]
             v = (y_H - centre_N2[:, 1:] * height)[:, :, None] / scale_N11[index]
-            distance = DISTANCES[shape](u, v)
+            distance = distances[shape](u, v)
             inside = (0.5 - distance * scale_N11[index]).clamp(0, 1)
             cover_NHW[index] = torch.maximum(cover_NHW[index], inside)
     shade = _fill(scenes, x_W, y_H, shorter, device)
@@ -128,7 +142,7 @@ def _eclipse(u: Tensor, v: Tensor) -> Tensor:
     return torch.maximum(_circle(u, v), -bite)
 
 
-DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+DISTANCES: dict[str, Distance] = {
     "circle": _circle,
     "square": _square,
     "triangle": _triangle,
