@@ -47,8 +47,6 @@ seed = 1
 
 def prepare_toy(folder: Path) -> None:
     """Write images in several shapes, the two settings files, and the toy model in both forms."""
-    from sdft.jobs.training.saving import save_as_single_file
-    from sdft.models.bundle import load_bundle
     from tests.toy_model import save_toy_model
 
     write_pictures(folder / "images", NUM_IMAGES, side_px=SIDE_PX, seed=SEED)
@@ -56,4 +54,22 @@ def prepare_toy(folder: Path) -> None:
     output = toml_value(str(folder.absolute() / "output"))
     write_text(folder / "config.toml", CONFIG_TOML.format(output=output))
     save_toy_model(folder / "model", seed=SEED)
-    save_as_single_file(load_bundle(folder / "model"), folder / "model.safetensors")
+    save_as_single_file(folder / "model", folder / "model.safetensors")
+
+
+def save_as_single_file(model: Path, file: Path) -> None:
+    """Write a model folder in the original layout, as it is."""
+    from sdft.jobs.training.saving import write_model
+    from sdft.models.bundle import load_bundle
+    from sdft.models.text import text_state_dict
+
+    bundle = load_bundle(model)
+    write_model(
+        file,
+        bundle=bundle,
+        unet=bundle.unet.state_dict(),
+        text_encoder=text_state_dict(bundle.text_encoder),
+        form="safetensors",
+        save_precision=None,
+        metadata=bundle.metadata,
+    )

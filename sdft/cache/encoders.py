@@ -1,19 +1,16 @@
-"""The models whose output is stored, as the cache passes see them.
+"""The VAE as the cache pass sees it.
 
-In: pictures or token numbers. Out: float32 arrays. This is the cache's only part with torch.
+In: pictures. Out: float32 arrays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from transformers.models.clip.modeling_clip import CLIPTextModel
 
-from sdft.formats.clip_tokens import ClipTokenizer
-from sdft.models.text import encode_chunks
 from sdft.models.vae import encode_moments, pixels_from_uint8
 
 
@@ -45,33 +42,3 @@ class VaeEncoder:
         if next(self._vae.parameters()).dtype == torch.float16:
             return "the VAE overflows in fp16", "use --no_half_vae, or a VAE made for fp16"
         return "the VAE overflows on this picture", "look at the picture, or leave it out"
-
-
-class ContextEncoder:
-    """Gives captions' contexts. Shapes: B captions, S tokens, D text width."""
-
-    def __init__(
-        self,
-        text_encoder: CLIPTextModel,
-        tokenizer: ClipTokenizer,
-        *,
-        clip_skip: int | None,
-        max_token_length: int,
-    ) -> None:
-        self._text_encoder = text_encoder.eval()
-        self._tokenizer = tokenizer
-        self._clip_skip = clip_skip
-        self._max_token_length = max_token_length
-
-    @torch.no_grad()
-    def __call__(self, texts: Sequence[str]) -> np.ndarray:
-        """Return [B, S, D] float32."""
-        ids = [self._tokenizer.chunks(text, self._max_token_length) for text in texts]
-        contexts_BSD = encode_chunks(
-            self._text_encoder,
-            torch.tensor(ids),
-            clip_skip=self._clip_skip,
-            tokenizer=self._tokenizer,
-        )
-        values: np.ndarray = contexts_BSD.float().cpu().numpy()
-        return values

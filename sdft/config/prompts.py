@@ -110,18 +110,6 @@ def read_prompts(path: Path, cwd: Path) -> tuple[Prompt, ...]:
     return tuple(prompts)
 
 
-def prompt_of_line(line: str, where: str = "the prompt") -> Prompt:
-    """Read one line as it stands in a .txt file.
-
-    Raises: ConfigError.
-    """
-    problems: list[Problem] = []
-    prompt = _prompt(_line(line.strip(), where, problems), problems)
-    if problems:
-        raise ConfigError(problems=problems)
-    return prompt
-
-
 def _text(path: Path, name: str) -> str:
     try:
         return read_text(path)

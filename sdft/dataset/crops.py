@@ -25,16 +25,12 @@ class Face:
     size: Size
 
 
-def centre_box(resized: Size, bucket: Size) -> Box:
-    """Return the middle of `resized`; of an odd surplus the extra pixel falls off right or below.
+def centre_boxes(resized_N2: np.ndarray, buckets_N2: np.ndarray) -> np.ndarray:
+    """Return the middle of each image; of an odd surplus the extra pixel falls off right or below.
 
+    Shapes: twice [N, 2] in, [N, 4] out.
     Source: sd-scripts, offset = surplus // 2.
     """
-    return _box_at((resized[0] - bucket[0]) // 2, (resized[1] - bucket[1]) // 2, bucket)
-
-
-def centre_boxes(resized_N2: np.ndarray, buckets_N2: np.ndarray) -> np.ndarray:
-    """Return `centre_box` of many images. Shapes: twice [N, 2] in, [N, 4] out."""
     corners_N2 = (resized_N2 - buckets_N2) // 2
     assert (corners_N2 >= 0).all(), "a crop never reaches outside of the image"
     return np.concatenate([corners_N2, corners_N2 + buckets_N2], axis=1)
@@ -102,12 +98,6 @@ def face_geometry(
 def mirrored(pixels_HWC: np.ndarray) -> np.ndarray:
     """Return the image flipped left to right, as a contiguous copy."""
     return np.ascontiguousarray(pixels_HWC[:, ::-1])
-
-
-def cropped_share(resized: Size, crop: Box) -> float:
-    """Return how much of the resized image's area the crop cuts off, 0 .. 1."""
-    kept_px = (crop[2] - crop[0]) * (crop[3] - crop[1])
-    return 1 - kept_px / (resized[0] * resized[1])
 
 
 def _box_at(left: int, top: int, size: Size) -> Box:

@@ -14,7 +14,7 @@ from typing import Any
 
 from sdft.dataset.parquet import parquet_rows, pyarrow_or_fault
 from sdft.errors import DataError, Problem, UserError
-from sdft.files import in_form_of, read_text, whole_file
+from sdft.files import in_form_of, read_text
 
 Entries = dict[str, dict[str, Any]]
 
@@ -54,17 +54,6 @@ def read_metadata(path: Path) -> Entries:
     if reader.problems:
         raise DataError(problems=reader.problems)
     return reader.entries
-
-
-def write_metadata(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Write a whole metadata file or none; the form is chosen by the suffix.
-
-    Raises: EnvironmentFault where the folder cannot be written or pyarrow is absent; UserError
-        for a field that a Parquet file cannot hold.
-    """
-    check_suffix(path)
-    with whole_file(path) as part:
-        fill_metadata(part, entries, path)
 
 
 def fill_metadata(part: Path, entries: Mapping[str, Mapping[str, Any]], path: Path) -> None:

@@ -20,7 +20,7 @@ from sdft.events import Emit, Notice, SettingChosen, StageFinished, StageProgres
 if TYPE_CHECKING:
     import torch
 
-    from sdft.jobs.benching.timing import BenchRow
+    from sdft.jobs.benching.figures import BenchRow
 
 ALL = "all"
 STAGE_NAMES = ("data", "encode", "step", "save")

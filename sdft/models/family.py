@@ -26,8 +26,6 @@ class Family:
     """Side of the square pictures that the published model was trained on."""
     tokenizer_padding: str
     """What fills a caption's tokens up to 77: `eos`, or `zero` for token 0."""
-    clip_skip_allowed: bool
-    """SD 2.x takes the penultimate layer already, so there is nothing more to skip."""
     unet_heads: int | None
     """Attention heads of every U-Net level; none where it is channels / 64."""
     prediction_type: str
@@ -49,7 +47,6 @@ SD1 = Family(
     context_width=768,
     resolution_px=512,
     tokenizer_padding="eos",
-    clip_skip_allowed=True,
     unet_heads=8,
     prediction_type=EPSILON,
     upcast_attention=False,
@@ -62,7 +59,6 @@ SD2_BASE = Family(
     context_width=1024,
     resolution_px=512,
     tokenizer_padding="zero",
-    clip_skip_allowed=False,
     unet_heads=None,
     prediction_type=EPSILON,
     upcast_attention=False,
@@ -75,7 +71,6 @@ SD2_V = Family(
     context_width=1024,
     resolution_px=768,
     tokenizer_padding="zero",
-    clip_skip_allowed=False,
     unet_heads=None,
     prediction_type=V_PREDICTION,
     upcast_attention=True,

@@ -8,7 +8,6 @@ from sdft.errors import DataError, Problem
 from sdft.models.sizes import Shapes
 
 UNET_PREFIX = "model.diffusion_model."
-ORIGINAL_CONV_IN = f"{UNET_PREFIX}input_blocks.0.0.weight"
 
 _USE_SD = "use a Stable Diffusion 1.x or 2.x model"
 _LORA_MARKS = (".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.", ".hada_w1_a", ".lokr_w1")

@@ -53,19 +53,6 @@ def encode_moments(vae: AutoencoderKL, pixels_BCHW: Tensor) -> Tensor:
     return moments_BCHW
 
 
-def latents_from_moments(moments_BCHW: Tensor, noise_BCHW: Tensor | None) -> Tensor:
-    """Return scaled latents: a draw from the distribution, or its mean where `noise` is None.
-
-    Shapes: [B, 8, h, w] and [B, 4, h, w] in, [B, 4, h, w] out.
-    Source: the log variance is kept in -30 .. 20 as in the reference VAE.
-    """
-    mean_BCHW, logvar_BCHW = moments_BCHW.chunk(2, dim=1)
-    if noise_BCHW is None:
-        return mean_BCHW * LATENT_SCALE
-    std_BCHW = torch.exp(0.5 * logvar_BCHW.clamp(-30.0, 20.0))
-    return (mean_BCHW + std_BCHW * noise_BCHW) * LATENT_SCALE
-
-
 @torch.no_grad()
 def decode(vae: AutoencoderKL, latents_BCHW: Tensor) -> Tensor:
     """Return pictures in about -1 .. 1 for scaled latents.

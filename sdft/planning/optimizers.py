@@ -99,9 +99,6 @@ NEEDS = {
 }
 """By the names of the setting `optimizer_type`."""
 
-PAGED = frozenset(name for name in NEEDS if name.startswith("Paged"))
-"""Whose states may leave a GPU for main memory when it is full."""
-
 
 def needs_of(name: str) -> OptimizerNeeds | None:
     """Return an optimizer's memory, none for a class of somebody else's."""

@@ -88,10 +88,6 @@ class BackgroundWriter:
             self._thread = None
         self._raise()
 
-    @property
-    def is_busy(self) -> bool:
-        return self._thread is not None and self._thread.is_alive()
-
     def _write_in_place(self, jobs: Sequence[SaveJob], needed: int) -> None:
         if not self._said_short:
             self._said_short = True

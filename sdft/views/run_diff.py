@@ -44,10 +44,6 @@ class RunDiff:
     first_loss_apart: int | None
     """The first step whose losses are not the very same; none where all are."""
 
-    @property
-    def is_empty(self) -> bool:
-        return not (self.settings or self.num_images_different or self.environment)
-
     def as_json(self) -> dict[str, Any]:
         def rows(differences: tuple[Difference, ...]) -> list[list[str]]:
             return [[one.name, one.first, one.second] for one in differences]

@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
 from sdft.jobs.benching.random_model import fixed_batch, random_model
 from sdft.jobs.benching.rig import Rig, build_rig, settings_of
-from sdft.jobs.benching.timing import median_s, step_times_s
 from sdft.models.bundle import ModelBundle
 from sdft.train.batch import Batch
+from tests.gpu.timing import step_times_s
 
 FAST = {"mixed_precision": "bf16", "torch_compile": True}
 
@@ -104,7 +105,7 @@ def images_per_s(
     times = bench.times_s(
         lambda number: rig.stepper.update([ready[number % 2]]), num_steps=steps, warm_up=0
     )
-    return size / median_s(times), first_s
+    return size / median(times), first_s
 
 
 def let_go() -> None:

@@ -9,11 +9,11 @@ import contextlib
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import torch
 
 from sdft.jobs.benching.bare import BareLoop
-from sdft.jobs.benching.timing import median_s
 from tests.gpu.bench import Bench, batches, let_go, rig_of
 
 
@@ -38,7 +38,7 @@ def attention(bench: Bench) -> None:
         bench.record(
             "attention",
             kernel.name.lower() if kernel else "torch's choice",
-            median_s(times) * 1000,
+            median(times) * 1000,
             unit="ms",
         )
 
@@ -69,7 +69,7 @@ def against_plain(bench: Bench) -> None:
         optimizer.zero_grad()
 
     times = bench.times_s(step, num_steps=8, warm_up=2)
-    bench.record("plain", f"sd2-base, batch {size}", size / median_s(times), unit="images/s")
+    bench.record("plain", f"sd2-base, batch {size}", size / median(times), unit="images/s")
 
 
 def overhead(bench: Bench) -> None:
@@ -88,8 +88,8 @@ def beside_bare(bench: Bench, *, deterministic: bool) -> tuple[float, float]:
     rig = rig_of(bench, "sd1", mixed_precision="bf16", deterministic=deterministic)
     ready = batches(bench, rig, size=size, side_px=512)
     bare = BareLoop(rig.networks, rig.stepper, ready[0])
-    bare_s = median_s(bench.times_s(bare.step, num_steps=10, warm_up=2))
-    engine_s = median_s(
+    bare_s = median(bench.times_s(bare.step, num_steps=10, warm_up=2))
+    engine_s = median(
         bench.times_s(
             lambda number: rig.stepper.update([ready[number % 2]]), num_steps=10, warm_up=2
         )

@@ -5,14 +5,16 @@ In: a Bench. Out: rows that the Bench records.
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 import torch
 
+from sdft.jobs.benching.figures import reset_peak
 from sdft.jobs.benching.planned import planned_bytes
 from sdft.jobs.benching.random_model import fixed_batch
-from sdft.jobs.benching.timing import median_s, peak_bytes, reset_peak
 from tests.gpu.bench import FAST, LOW_MEMORY, Bench, batches, images_per_s, let_go, rig_of
+from tests.gpu.timing import peak_bytes
 
 H100_BF16_FLOPS = 989e12
 """Dense, without sparsity. Source: NVIDIA's data sheet of the H100 SXM."""
@@ -68,7 +70,7 @@ def curve_of(bench: Bench, name: str, values: dict[str, Any]) -> torch.Tensor:
     bench.record(
         "curves",
         f"speed, {name}, batch {size}",
-        size / median_s(times),
+        size / median(times),
         unit="images/s",
         peak_bytes=peak_bytes(bench.device),
     )
@@ -106,7 +108,7 @@ def peak_of(
     times = bench.times_s(
         lambda number: rig.stepper.update([ready[number % 2]]), num_steps=4, warm_up=2
     )
-    return peak_bytes(bench.device), planned, 1 / median_s(times)
+    return peak_bytes(bench.device), planned, 1 / median(times)
 
 
 def speed(bench: Bench) -> None:

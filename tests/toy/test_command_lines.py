@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from sdft.cli.app import run
 from sdft.formats.script_lines import KINDS, read_commands
 from tests.toy_pictures import write_pictures
+from tests.toy_project import save_as_single_file
 
 LINES = Path(__file__).parents[1] / "golden" / "command_lines"
 
@@ -27,15 +28,13 @@ def words_of(script: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def home(prepared: Path, module_folder: Callable[[str], Path]) -> Path:
     """A folder with everything that the lines name."""
-    from sdft.jobs.training.saving import save_as_single_file
-    from sdft.models.bundle import load_bundle
     from tests.toy_model import save_toy_model
 
     folder = module_folder("lines")
     shutil.copytree(prepared / "model", folder / "model")
     shutil.copy(prepared / "model.safetensors", folder)
     # Named .ckpt and holding safetensors: what counts is the content, as with renamed downloads.
-    save_as_single_file(load_bundle(folder / "model"), folder / "model.ckpt")
+    save_as_single_file(folder / "model", folder / "model.ckpt")
     save_toy_model(folder / "model-v", seed=3, family="sd2-v")
     write_pictures(folder / "images", 3, side_px=128, seed=1)
     stems = [path.stem for path in (folder / "images").glob("*.[pj][np]g")]

@@ -18,8 +18,8 @@ from sdft.cache.pipeline import Picture, encode_pictures
 from sdft.cache.store import TensorStore
 from sdft.dataset.pixels import decode_rgb, fit
 from sdft.dataset.records import BucketPlan, Item, Placement
+from sdft.jobs.benching.figures import BenchRow
 from sdft.jobs.benching.peak import peak_of, vae_flops
-from sdft.jobs.benching.timing import BenchRow
 
 ROUNDS = 3
 MIN_ROUND_S = 2.0

@@ -9,8 +9,8 @@ from time import perf_counter
 from sdft.events import Emit
 from sdft.files import remove, require_space
 from sdft.formats.lazy import BLOCK_BYTES
+from sdft.jobs.benching.figures import BenchRow
 from sdft.jobs.benching.rig import Rig
-from sdft.jobs.benching.timing import BenchRow
 from sdft.jobs.training.saving import ModelWriter
 from sdft.train.background import BackgroundWriter, SaveJob
 from sdft.train.state import Identity, Progress

@@ -17,12 +17,12 @@ import torch
 from sdft.config.training import TrainingSettings
 from sdft.events import Emit, Notice
 from sdft.jobs.benching.encoding import encode
+from sdft.jobs.benching.figures import BenchRow, process_peak_bytes, reset_peak
 from sdft.jobs.benching.made_run import MadeRun, made_run
 from sdft.jobs.benching.peak import peak_of, unet_flops
 from sdft.jobs.benching.random_model import random_model
 from sdft.jobs.benching.rig import Rig, build_rig
 from sdft.jobs.benching.saving import save
-from sdft.jobs.benching.timing import BenchRow, process_peak_bytes, reset_peak
 from sdft.models.bundle import ModelBundle
 from sdft.train.batch import BatchMaker
 from sdft.train.loop import batches_ahead

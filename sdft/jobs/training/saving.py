@@ -194,16 +194,3 @@ def write_model(
         extras=extras,
         scalars=bundle.scalars,
     )
-
-
-def save_as_single_file(bundle: ModelBundle, path: Path) -> None:
-    """Write a bundle in the original layout, as it is."""
-    write_model(
-        path,
-        bundle=bundle,
-        unet=bundle.unet.state_dict(),
-        text_encoder=text_state_dict(bundle.text_encoder),
-        form="safetensors",
-        save_precision=None,
-        metadata=bundle.metadata,
-    )

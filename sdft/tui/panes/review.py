@@ -23,8 +23,6 @@ from sdft.tui.widgets.ground import Column, Row, Scroll
 from sdft.tui.widgets.row_list import RowList
 from sdft.views.plan_text import advice, plan_rows
 
-PROBLEM_ROWS = 6
-
 
 class ReviewPane(WorkingPane):
     """Problems on top, the plan on the left, the files on the right, the command below."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,7 +15,7 @@ from transformers.models.clip.configuration_clip import CLIPTextConfig
 from transformers.models.clip.modeling_clip import CLIPTextModel
 
 from sdft.cache.digests import FileDigests
-from sdft.cache.encoders import ContextEncoder, VaeEncoder
+from sdft.cache.encoders import VaeEncoder
 from sdft.cache.keys import LatentRecipe, TextRecipe
 from sdft.cache.latents import LatentCacheResult, cache_latents
 from sdft.cache.pipeline import Picture, encode_pictures
@@ -26,6 +26,7 @@ from sdft.dataset.pixels import decode_rgb
 from sdft.errors import DataError
 from sdft.formats.clip_tokens import ClipTokenizer
 from sdft.models.configs import vae_config
+from sdft.models.text import encode_chunks
 from sdft.models.vae import pixels_from_uint8
 from tests.unit.cache.pictures import plan_of, save_picture
 
@@ -167,12 +168,16 @@ def test_contexts_are_those_of_the_live_encoder_beside_any_others(
                 eos_token_id=99,
             )
         )
-    encoder = ContextEncoder(
-        text_encoder,
-        cast(ClipTokenizer, SmallVocabulary()),
-        clip_skip=2,
-        max_token_length=max_token_length,
-    )
+    tokenizer = SmallVocabulary()
+
+    @torch.no_grad()
+    def encoder(texts: Sequence[str]) -> np.ndarray:
+        ids_BKS = torch.tensor([tokenizer.chunks(text, max_token_length) for text in texts])
+        contexts_BSD = encode_chunks(
+            text_encoder.eval(), ids_BKS, clip_skip=2, tokenizer=cast(ClipTokenizer, tokenizer)
+        )
+        return contexts_BSD.numpy()
+
     recipe = TextRecipe(
         encoder_digest="toy",
         encoder_dtype="fp32",

@@ -11,7 +11,6 @@ from sdft.config.prompts import (
     DEFAULT_SCALE,
     DEFAULT_STEPS,
     Prompt,
-    prompt_of_line,
     read_prompts,
 )
 from sdft.errors import ConfigError
@@ -166,9 +165,3 @@ def test_a_missing_file_is_said(tmp_path):
     (tmp_path / "bytes.txt").write_bytes(b"caf\xe9")
     with pytest.raises(ConfigError, match="not a UTF-8"):
         read_prompts(tmp_path / "bytes.txt", tmp_path)
-
-
-def test_one_line_is_read_on_its_own():
-    assert prompt_of_line(" a cat --d 3").seed == 3
-    with pytest.raises(ConfigError, match="no flag --x"):
-        prompt_of_line("a --x 3")

@@ -9,7 +9,7 @@ from PIL import Image
 from sdft.dataset.changes import changes_between, changes_text
 from sdft.dataset.image_list import list_images
 from sdft.dataset.merging import merge_words
-from sdft.dataset.metadata_file import read_metadata, write_metadata
+from sdft.dataset.metadata_file import fill_metadata, read_metadata
 from sdft.dataset.own_rules import Rules, clean_entries, read_rules, tidy_caption, tidy_tags
 from sdft.dataset.word_checks import check_entries, tag_frequencies, word_frequencies
 from sdft.dataset.word_files import read_words, words_file
@@ -159,7 +159,7 @@ ENTRIES = {
 @pytest.mark.parametrize("suffix", [".json", ".jsonl", ".parquet"])
 def test_metadata_survives_writing_and_reading(tmp_path, suffix):
     path = tmp_path / f"meta{suffix}"
-    write_metadata(path, ENTRIES)
+    fill_metadata(path, ENTRIES, path)
     assert read_metadata(path) == ENTRIES
     if suffix != ".parquet":
         assert path.read_bytes().isascii()
@@ -167,7 +167,7 @@ def test_metadata_survives_writing_and_reading(tmp_path, suffix):
 
 def test_jsonl_has_the_reference_s_fields(tmp_path):
     path = tmp_path / "meta.jsonl"
-    write_metadata(path, ENTRIES)
+    fill_metadata(path, ENTRIES, path)
     assert json.loads(path.read_text().splitlines()[1]) == {"image_path": "b.png", "tags": "sky"}
 
 

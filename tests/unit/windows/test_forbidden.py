@@ -290,7 +290,7 @@ ALLOWED = {
     ("signals that Windows lacks", "jobs/training/stopping.py"): "asks with hasattr first",
     ("signals that Windows lacks", "jobs/processes.py"): "asks with hasattr, compares a known name",
     ("places of Unix", "jobs/environment.py"): "read only where it exists",
-    ("places of Unix", "jobs/benching/timing.py"): "read only where it exists",
+    ("places of Unix", "jobs/benching/figures.py"): "read only where it exists",
 }
 """The guarded files, each with how it is guarded."""
 

@@ -12,7 +12,7 @@ from sdft.config.load import load_config
 from sdft.config.write import in_ascii, toml_value
 from sdft.dataset.listing import list_folder
 from sdft.dataset.matching import match_keys
-from sdft.dataset.metadata_file import read_metadata, write_metadata
+from sdft.dataset.metadata_file import fill_metadata, read_metadata
 from sdft.errors import ConfigError, DataError
 from sdft.files import in_form_of, read_text, write_bytes
 from tests.windows_names import names_windows_refuses
@@ -35,9 +35,9 @@ def test_a_file_that_is_written_back_keeps_its_mark_and_its_line_ends(
     text = json.dumps({"a.png": {"caption": "x", "tags": "y"}}, indent=2) + "\n"
     path.write_bytes(mark + text.replace("\n", end).encode())
     entries = read_metadata(path)
-    write_metadata(path, entries)
+    fill_metadata(path, entries, path)
     assert path.read_bytes() == mark + text.replace("\n", end).encode()
-    write_metadata(path, {**entries, "b.png": {"caption": "z", "tags": ""}})
+    fill_metadata(path, {**entries, "b.png": {"caption": "z", "tags": ""}}, path)
     content = path.read_bytes()
     assert content.startswith(mark + b"{")
     assert content.count(b"\n") == content.count(end.encode())
