@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from sdft.cache.manifest import Form, ShardRow, Snapshot, read_snapshot
+from sdft.cache.manifest import ShardRow, Snapshot, read_snapshot
 from sdft.cache.shard import NUMPY_OF, DamagedShard, decode_values, map_shard, read_shard
 from sdft.errors import DataError
 
@@ -118,12 +118,6 @@ class TensorStore:
                 )
             batch[position] = values
         return batch
-
-    def form(self, key: str) -> Form | None:
-        """Return dtype and shape of what is stored under a key, or None."""
-        snapshot = self.snapshot()
-        row = snapshot.row_of(key)
-        return None if row < 0 else snapshot.forms[int(snapshot.form_ids[row])]
 
     def refresh(self) -> None:
         """Look again at what the store holds, and let go of all files."""

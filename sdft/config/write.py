@@ -112,13 +112,6 @@ def config_digest(config: Config) -> str:
     return blake2b(text.encode("utf-8"), digest_size=16).hexdigest()
 
 
-def differences(old: Config, new: Config) -> tuple[str, ...]:
-    """Return the names of the deciding settings that differ, such as `learning_rate`."""
-    flat_old, flat_new = (named_values(config) for config in (old, new))
-    names = [name for name in flat_old | flat_new if flat_old.get(name) != flat_new.get(name)]
-    return tuple(names)
-
-
 def named_values(config: Config) -> dict[str, Any]:
     """Return the deciding settings by their names, as plain values.
 

@@ -135,11 +135,3 @@ class BucketPlan:
 
     placements: Sequence[Placement]
     """Of a large plan a PlacementTable, which makes records when they are asked for."""
-
-    def by_bucket(self) -> dict[tuple[int, Size], list[int]]:
-        """Return the indices into `placements` of each (dataset, bucket), buckets sorted."""
-        # Brings numpy, which those that only need the records have no use for.
-        from sdft.dataset.tables import PlacementTable
-
-        members = PlacementTable.of(self.placements).by_bucket()
-        return {place: rows.tolist() for place, rows in members.items()}

@@ -71,10 +71,6 @@ class CaptionReader:
             cut_text=caption[cut[0].start :] if cut else "",
         )
 
-    def count(self, caption: str) -> int:
-        """Return how many tokens the caption has, without start and end."""
-        return len(self._tokens(caption))
-
     def _tokens(self, caption: str) -> list[_Token]:
         whole = [WeightedText(caption, 1.0, 0)]
         tokens = []

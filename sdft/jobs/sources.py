@@ -49,8 +49,6 @@ class PlannedDataset:
     """All that are not used: those the index could not take and those without a bucket."""
     batch_sizes: tuple[int, ...]
     """Images in a batch, one number a dataset."""
-    interpolations: dict[tuple[int, int], str | None]
-    """How images are resized, by (dataset, subset)."""
 
 
 def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
@@ -91,7 +89,6 @@ def plan_dataset(config: Config, *, emit: Emit) -> PlannedDataset:
         plan=plan,
         rejected=rejected,
         batch_sizes=tuple(dataset.batch_size for dataset in config.datasets),
-        interpolations=interpolations(config.datasets),
     )
 
 

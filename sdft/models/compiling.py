@@ -25,7 +25,6 @@ from sdft.events import Emit, Notice, StageFinished, StageStarted
 
 STAGE = "compile"
 WHOLE = "unet"
-BLOCKS = "blocks"
 
 SHAPES_OF_BLOCKS = 32
 """A U-Net calls its blocks with so many combinations of widths and sizes at most, all of which

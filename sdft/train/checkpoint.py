@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-DEFAULT_NAME = "last"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveRules:

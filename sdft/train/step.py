@@ -76,7 +76,6 @@ class StepOutcome:
     grad_norm: Tensor | None
     """Of the whole gradient before clipping; none where clipping is off, unless the weights were
     changed in the backward pass."""
-    num_items: int
     losses_finite: Tensor | None = None
     """Of each item, in the step's order; shape [N]. With several processes only where the step was
     left out."""
@@ -187,7 +186,6 @@ class Stepper:
         return StepOutcome(
             loss=total_loss,
             grad_norm=grad_norm,
-            num_items=num_items,
             losses_finite=losses_finite,
             contexts_finite=contexts_finite,
             applied=applied,

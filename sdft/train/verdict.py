@@ -46,10 +46,6 @@ class Measurement:
     def loss(self) -> float:
         return mean(self.held_out)
 
-    @property
-    def train_loss(self) -> float:
-        return mean(self.train)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:

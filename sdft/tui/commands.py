@@ -30,8 +30,6 @@ class Done:
     result: Mapping[str, Any]
     """What `--json` printed; empty where it printed nothing."""
     problems: tuple[Problem, ...]
-    lines: tuple[str, ...]
-    """The last lines of its progress and its notices."""
 
 
 def python_line(words: Sequence[str]) -> list[str]:
@@ -118,7 +116,7 @@ def _done(code: int, printed: str, lines: tuple[str, ...]) -> Done:
     problems = tuple(map(Problem.from_json, found))
     if code and not problems:
         problems = (Problem(lines[-1] if lines else f"ended with {code}"),)
-    return Done(code=code, result=result, problems=problems, lines=lines)
+    return Done(code=code, result=result, problems=problems)
 
 
 def start_detached(words: Sequence[str], cwd: Path, log: Path) -> subprocess.Popen[bytes]:

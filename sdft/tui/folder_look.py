@@ -30,7 +30,6 @@ class FolderCounts:
     other: tuple[tuple[str, int], ...]
     """Files that are neither images nor beside one, by extension."""
     folders: int
-    hidden: int
     is_done: bool
     problem: str = ""
 
@@ -48,7 +47,7 @@ def look_at(folder: Path) -> Iterator[FolderCounts]:
     """Count a folder without those in it; gives counts while it goes and the whole at the end."""
     stems: set[str] = set()
     others: dict[str, set[str]] = {}
-    images = folders = hidden = 0
+    images = folders = 0
     told_s = time.monotonic()
 
     def counts(*, is_done: bool, problem: str = "") -> FolderCounts:
@@ -65,7 +64,6 @@ def look_at(folder: Path) -> Iterator[FolderCounts]:
             beside=tuple((kind, n) for kind, n in beside.most_common() if n),
             other=tuple((kind, n) for kind, n in other.most_common() if n),
             folders=folders,
-            hidden=hidden,
             is_done=is_done,
             problem=problem,
         )
@@ -75,7 +73,6 @@ def look_at(folder: Path) -> Iterator[FolderCounts]:
             for entry in entries:
                 name = entry.name
                 if name.startswith("."):
-                    hidden += 1
                     continue
                 kind = extension_of(name)
                 if kind in IMAGE_EXTENSIONS:

@@ -18,10 +18,7 @@ from sdft.events import (
     EpochDone,
     Event,
     EventLine,
-    ItemRejected,
-    Notice,
     RunStarted,
-    RunStopped,
     SampleSaved,
     StepDone,
     ValidationDone,
@@ -60,7 +57,6 @@ _Row = tuple[bytes, ...]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLine:
     time_s: float
-    severity: str
     """`info`, `warning` or `error`."""
     text: str
 
@@ -173,7 +169,7 @@ class History:
             # A line whose fields have other types than ours, from a foreign or damaged file.
             return
         if text is not None:
-            self.log.append(LogLine(time_s=time_s, severity=_severity(event), text=text))
+            self.log.append(LogLine(time_s=time_s, text=text))
 
     def _take_curves(self, event: Event) -> None:
         match event:
@@ -228,12 +224,6 @@ def _step_of(row: _Row) -> StepDone:
         duration_s=float(row[9]),
         memory_bytes=None if row[10] == b"null" else int(row[10]),
     )
-
-
-def _severity(event: Event) -> str:
-    if isinstance(event, Notice):
-        return event.severity if event.severity in ("warning", "error") else "info"
-    return "warning" if isinstance(event, ItemRejected | RunStopped) else "info"
 
 
 class RunReader:

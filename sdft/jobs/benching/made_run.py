@@ -52,7 +52,6 @@ class MadeRun:
     maker: BatchMaker
     meter: Meter
     lr_factor: Factor
-    batch_size: int
 
     @property
     def device(self) -> torch.device:
@@ -168,7 +167,6 @@ def made_run(
         maker=maker,
         meter=Meter(Progress(), emit=emit, device=device),
         lr_factor=build_lr_factor(settings, MAX_STEPS),
-        batch_size=batch_size,
     )
 
 

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     import torch
     from accelerate import Accelerator
 
-PRECISIONS = ("no", "fp16", "bf16")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DdpWishes:

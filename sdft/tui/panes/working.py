@@ -76,7 +76,7 @@ class WorkingPane(Pane):
             make_folder(scratch)
             write_text(scratch / f"{self.id}.toml", settings)
         except EnvironmentFault as error:
-            done = Done(code=error.exit_code, result={}, problems=error.problems, lines=())
+            done = Done(code=error.exit_code, result={}, problems=error.problems)
         else:
             words = self.command(scratch)
             done = run_command(words, self.cwd, is_cancelled=lambda: worker.is_cancelled)

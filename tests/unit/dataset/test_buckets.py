@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sdft.dataset.buckets import bucket_list, choose, plan_buckets
 from sdft.dataset.crops import random_box
 from sdft.dataset.records import BucketSettings, DatasetIndex, Item, Size
+from sdft.dataset.tables import PlacementTable
 from sdft.errors import ConfigError
 from tests.unit.dataset.textbook import choose_one, list_by_loop
 
@@ -167,7 +168,8 @@ def test_each_dataset_has_its_own_buckets():
     settings = [BucketSettings(resolution=(512, 512)), BucketSettings(resolution=(768, 768))]
     plan, rejected = plan_buckets(items, settings)
     assert rejected == []
-    assert plan.by_bucket() == {
+    members = PlacementTable.of(plan.placements).by_bucket()
+    assert {place: rows.tolist() for place, rows in members.items()} == {
         (0, (512, 512)): [0],
         (0, (640, 384)): [1],
         (1, (768, 768)): [2],

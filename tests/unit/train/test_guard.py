@@ -26,7 +26,6 @@ def cause(*, loss=math.nan, grad_norm=None, weight="", applied=False, **flags):
     outcome = StepOutcome(
         loss=torch.tensor(loss),
         grad_norm=None,
-        num_items=3,
         applied=applied,
         losses_finite=flags.get("losses", FINE),
         contexts_finite=flags.get("contexts", FINE),
