@@ -187,7 +187,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_files_of_an_unbroken_one(tmp_pat
         make_images(folder, 40, side=300)
     words = ["tag", str(broken), "--model", str(model), "--batch_size", "1", "--quiet"]
     process = subprocess.Popen([sys.executable, "-m", "sdft", *words])
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(texts(broken)) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
@@ -210,11 +210,11 @@ def test_ctrl_c_ends_with_130_and_says_how_to_go_on(tmp_path, model):
     process = subprocess.Popen(
         [sys.executable, "-m", "sdft", *words], stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while len(texts(tmp_path)) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "the same command goes on" in err
     assert 3 <= len(texts(tmp_path)) < 40

@@ -54,12 +54,7 @@ class Ranks:
         self.process.stdin.flush()
         answer = self._answer()
         said = [Path(f"{log}.{rank}").read_text("utf-8", "replace") for rank in range(ranks)]
-        return Ran(
-            codes=answer["codes"],
-            seconds=answer["seconds"],
-            ended_s=answer["ended_s"],
-            said=said,
-        )
+        return Ran(codes=answer["codes"], said=said)
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -79,9 +74,6 @@ class Ran:
     """How the processes of one command line ended."""
 
     codes: list[int | None]
-    seconds: float
-    ended_s: list[float]
-    """When each process ended, from the start of all."""
     said: list[str]
     """Of each process: what it printed."""
 

@@ -9,11 +9,10 @@ A program of its own: one JSON object a line comes in, one goes out. In: `argv`,
     ends_all                 where one fails, the others get SIGTERM, as from torchrun
     gradients                a file for the gradient that each update is made of
     parts                    files for what each process holds of the weights
-    limit_s                  how long they may take
+    limit_s                  how long nothing may be written in the folder of `log`, nor one end
     shapes, encodings        files for what each process trains on, and encodes
 
-Out: `codes` (negative: the signal; none where it had to be ended), `seconds`, and of each process
-when it ended, in `ended_s`.
+Out: `codes` (negative: the signal; none where it had to be ended).
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ import socket
 import sys
 import time
 import traceback
+from contextlib import suppress
 from typing import Any
 
 # A sibling that is run by its path, too.
@@ -32,6 +32,8 @@ sys.path.insert(0, os.path.dirname(__file__))
 from fork_server import CHANGES, load_everything
 
 LIMIT_S = 150.0
+"""Far less than the 30 minutes for which a run waits for a process that is silent."""
+LOOK_EVERY_S = 1.0
 
 
 def free_port() -> int:
@@ -302,27 +304,44 @@ def forked(order: dict[str, Any], rank: int, port: int) -> int:
         os._exit(code)
 
 
+def last_written_ns(folder: str) -> int:
+    """Return when a file in the folder, or below it, was last written, made or taken away."""
+    newest_ns = 0
+    for path, _, names in os.walk(folder):
+        for name in (".", *names):
+            # It may be gone by now.
+            with suppress(OSError):
+                newest_ns = max(newest_ns, os.stat(os.path.join(path, name)).st_mtime_ns)
+    return newest_ns
+
+
 def serve(order: dict[str, Any]) -> dict[str, Any]:
-    started_s = time.monotonic()
     port = order.get("port") or free_port()
     running = {forked(order, rank, port): rank for rank in range(order["ranks"])}
     limit_s = order.get("limit_s", LIMIT_S)
     codes: list[int | None] = [None] * order["ranks"]
-    ended_s = [limit_s] * order["ranks"]
-    while running and time.monotonic() - started_s < limit_s:
+    folder = os.path.dirname(order["log"])
+    # A slow machine is no fault: what counts is how long nothing has happened.
+    alive_s = looked_s = time.monotonic()
+    before_ns = last_written_ns(folder)
+    while running and time.monotonic() - alive_s < limit_s:
         for pid in list(running):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
-                ended_s[running[pid]] = time.monotonic() - started_s
+                alive_s = time.monotonic()
                 code = codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
                 if code and order.get("ends_all"):
                     for other in running:
                         os.kill(other, signal.SIGTERM)
+        if time.monotonic() - looked_s > LOOK_EVERY_S:
+            now_ns, looked_s = last_written_ns(folder), time.monotonic()
+            if now_ns != before_ns:
+                before_ns, alive_s = now_ns, looked_s
         time.sleep(0.005)
     for pid in running:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    return {"codes": codes, "seconds": time.monotonic() - started_s, "ended_s": ended_s}
+    return {"codes": codes}
 
 
 def main() -> None:

@@ -229,12 +229,11 @@ def test_a_killed_process_of_a_spread_run_ends_it_and_the_last_state_goes_on_exa
         no_rolling_state=False,
         rolling_state_steps=1,
     )
-    ran = ground.again(tmp_path, config, ranks=2, kill=kill, limit_s=400)
+    ran = ground.again(tmp_path, config, ranks=2, kill=kill)
     dead = kill["rank"]
     assert ran.codes[dead] == -9, ran.said
-    # Within a minute, by its own error.
+    # By its own error: else the server ends it, and there is no code.
     assert ran.codes[1 - dead] == 76, ran.said
-    assert ran.ended_s[1 - dead] - ran.ended_s[dead] < 60
     assert "Traceback" not in ran.said[1 - dead]
     if dead == 1:
         stopped = [line for line in events(tmp_path) if line["event"] == "RunStopped"]

@@ -13,7 +13,7 @@ from sdft.tui.screens.watch import WatchScreen
 from sdft.tui.watch_app import WatchApp
 
 Script = Callable[[WatchApp, Pilot[None]], Awaitable[None]]
-WAIT_S = 10.0
+WAIT_S = 60.0
 
 
 def play(app: WatchApp, script: Script, size: tuple[int, int] = (120, 40)) -> None:

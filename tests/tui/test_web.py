@@ -42,7 +42,7 @@ def served(tmp_path: Path) -> Iterator[tuple[int, str]]:
         assert found is not None
         # What it says later must not fill the pipe.
         threading.Thread(target=server.stderr.read, daemon=True).start()
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 120
         while time.monotonic() < deadline_s:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", port)) == 0:
@@ -51,14 +51,14 @@ def served(tmp_path: Path) -> Iterator[tuple[int, str]]:
         yield port, found[1]
     finally:
         server.terminate()
-        server.wait(timeout=30)
+        server.wait(timeout=120)
         for pipe in (server.stdout, server.stderr):
             assert pipe is not None
             pipe.close()
 
 
 def get(port: int, path: str, **headers: str) -> http.client.HTTPResponse:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request(
         "GET", path, headers={name.replace("_", "-"): v for name, v in headers.items()}
     )
@@ -70,7 +70,7 @@ def get(port: int, path: str, **headers: str) -> http.client.HTTPResponse:
 
 def websocket_greets(port: int, token: str) -> bool:
     """Tell whether the dashboard's screen comes over a websocket opened with the cookie."""
-    with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+    with socket.create_connection(("127.0.0.1", port), timeout=120) as line:
         line.sendall(
             f"GET /ws?width=80&height=24 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
@@ -78,7 +78,7 @@ def websocket_greets(port: int, token: str) -> bool:
             f"Cookie: {COOKIE}={token}\r\n\r\n".encode()
         )
         received = b""
-        deadline_s = time.monotonic() + 30
+        deadline_s = time.monotonic() + 120
         while time.monotonic() < deadline_s:
             piece = line.recv(65536)
             received += piece

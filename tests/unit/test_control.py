@@ -99,7 +99,7 @@ def test_waiting_sees_an_answer_that_comes_later(run: RunDir) -> None:
         sent = send_command(run, "save", sender="test")
         later = threading.Timer(0.1, lambda: inbox.answer(sent.id, ok=True, message="saved"))
         later.start()
-        answer = wait_for_answer(run, sent.id, timeout_s=10)
+        answer = wait_for_answer(run, sent.id, timeout_s=60)
         later.join()
     assert answer is not None
     assert answer.message == "saved"

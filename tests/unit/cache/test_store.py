@@ -264,7 +264,7 @@ def test_a_killed_writer_leaves_every_finished_shard(
 ) -> None:
     # Four entries fill a shard, so the ninth is still in memory when the block ends.
     code = textwrap.dedent(KILLED_WRITER)
-    done = subprocess.run([sys.executable, "-c", code, tmp_path, when], check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, tmp_path, when], check=False, timeout=250)
     assert done.returncode == -signal.SIGKILL
     store = TensorStore(tmp_path)
     assert store.has([key(number) for number in range(8)]).all()
@@ -297,7 +297,7 @@ def test_a_worker_reads_without_torch_and_pillow(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(LIGHT_READER), pickle.dumps(store).hex()],
         check=True,
-        timeout=60,
+        timeout=250,
         capture_output=True,
         text=True,
     )

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdft.dataset.cleaning import clean_caption, clean_tags, num_ratings
+from tests.slowness import slowness
 
 TAG_CASES = [
     # underscores
@@ -162,4 +163,4 @@ def test_a_hundred_thousand_entries_are_cleaned_within_ten_seconds():
     for tags in entries:
         clean_tags(tags)
         clean_caption("a young woman standing on a beach with a cartoon character")
-    assert time.process_time() - start_s < 10
+    assert time.process_time() - start_s < 10 * slowness()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import signal
 import socket
 import sys
-import time
 
 import pytest
 
 from sdft.errors import EnvironmentFault
 from sdft.events import Notice
+from sdft.jobs import processes
 from sdft.jobs.processes import environment_of, run_processes
 from sdft.processes import ALONE, Place, own_place
 
-WAIT = "import time; time.sleep(60)"
+WAIT = "import time; time.sleep(600)"
+"""Longer than a test may take: who is not ended makes it fail."""
 
 
 def run(script, *, tmp_path, again=None, **how):
@@ -47,15 +48,14 @@ def test_each_process_is_told_its_place(tmp_path):
 
 
 def test_a_killed_process_is_named_and_ends_the_others_at_once(tmp_path):
-    started_s = time.monotonic()
     with pytest.raises(EnvironmentFault) as caught:
         run(f"os.kill(os.getpid(), signal.SIGKILL) if rank else None; {WAIT}", tmp_path=tmp_path)
-    assert time.monotonic() - started_s < 20
     assert "process 1 of 2 was killed by SIGKILL" in str(caught.value)
     assert "go on with: sdft train" in str(caught.value)
 
 
-def test_the_cause_is_named_and_not_who_only_lost_the_other(tmp_path):
+def test_the_cause_is_named_and_not_who_only_lost_the_other(tmp_path, monkeypatch):
+    monkeypatch.setattr(processes, "CAUSE_WITHIN_S", 120.0)
     script = (
         "import time\n"
         "if rank == 0: sys.exit(76)\n"
@@ -92,12 +92,14 @@ def test_a_crash_is_followed_by_as_many_new_starts_as_were_allowed(tmp_path):
 
 
 def test_a_signal_to_end_is_passed_on_and_the_processes_end_by_themselves(tmp_path):
+    listens = tmp_path / "listens"
     script = (
         "import time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n"
-        # Until the other one listens as well.
-        "if rank: time.sleep(1); os.kill(os.getppid(), signal.SIGTERM)\n"
-        "time.sleep(60)"
+        f"if rank == 0: open(r'{listens}', 'w')\n"
+        f"while not os.path.exists(r'{listens}'): time.sleep(0.01)\n"
+        "if rank: os.kill(os.getppid(), signal.SIGTERM)\n"
+        "time.sleep(600)"
     )
     before = signal.getsignal(signal.SIGTERM)
     assert run(script, tmp_path=tmp_path)[0] == 5

@@ -12,7 +12,7 @@ from sdft.train.background import SPARE_BYTES, BackgroundWriter, SaveJob
 def job(name, diary, *, num_bytes=8, until=None, fails=False):
     def write(content):
         if until is not None:
-            assert until.wait(10)
+            assert until.wait(120)
         if fails:
             raise EnvironmentFault(what="the disk is full")
         diary.append(f"write {name} {content}")

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sdft.events import EventLine, RunStarted, StepDone
 from sdft.views.history import STEP_CURVES, History, RunReader
 from sdft.views.summary import Summary, reduce
+from tests.slowness import slowness
 from tests.tui.recorder import Recorder, example_run
 
 
@@ -77,10 +78,10 @@ def test_a_step_in_another_spelling_counts_too(tmp_path: Path) -> None:
 def test_a_long_run_is_shown_at_once_and_then_read_whole(tmp_path: Path) -> None:
     path = long_file(tmp_path / "events.jsonl", 200_000)
     tracemalloc.start()
-    begun_s = time.perf_counter()
+    begun_s = time.process_time()
     reader = RunReader(path)
     first = reader.snapshot()
-    shown_after_s = time.perf_counter() - begun_s
+    shown_after_s = time.process_time() - begun_s
     assert reader.is_behind
     assert first.summary.step == 200_000
     assert first.summary.run is not None
@@ -94,7 +95,7 @@ def test_a_long_run_is_shown_at_once_and_then_read_whole(tmp_path: Path) -> None
     assert whole.share_read == 1
     assert whole.curves["loss"].num_values == 200_000
     assert whole.summary.images_seen == 800_000
-    assert shown_after_s < 2
+    assert shown_after_s < 2 * slowness()
     assert peak_bytes < 30_000_000
 
 
