@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sdft.config.refused import LORA_ADVICE, LORA_NAMES
 from sdft.errors import Problem, nearest
 
 FLAG = "flag"
@@ -140,6 +141,8 @@ class _Reader:
         return None
 
     def nearest_to(self, name: str) -> str:
+        if name in LORA_NAMES:
+            return LORA_ADVICE
         guess = nearest(name, [name for name, option in self.options.items() if not option.hidden])
         known = re.fullmatch(r'did you mean "(.*)"\?', guess)
         return f"did you mean {self.options[known[1]].spelling}?" if known else ""

@@ -20,6 +20,7 @@ from sdft.files import read_text
 
 BACKSLASH_FIX = "in double quotes \\ begins an escape; write {literal} or {slashes}"
 
+_YAML_LINE = re.compile(r"\s*[\w-]+\s*:")
 _PLACE = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -116,6 +117,12 @@ def _parse_error(kind: str, name: str, text: str, message: str, line: int) -> Co
             fix = 'in JSON \\ begins an escape; write "' + inside[1].replace("\\", "/") + '"'
     elif kind == "TOML" and message == "Invalid value":
         fix = 'text stands in quotes, as in output_name = "cats"; yes and no are true and false'
+    if kind == "TOML" and message.startswith("Expected '='") and _YAML_LINE.match(source):
+        return ConfigError(
+            what="not valid TOML: between a name and its value stands =, not :",
+            where=f"{name}:{line}",
+            fix="write it as in learning_rate = 1e-5, with text in quotes; YAML is not read",
+        )
     return ConfigError(
         what=f"not valid {kind}: {message}",
         where=f"{name}:{line}",

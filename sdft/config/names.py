@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from sdft.config.dataset import DatasetSettings, SourceSettings, SubsetSettings
-from sdft.config.refused import NEEDLESS, REFUSED, is_asked
+from sdft.config.refused import LORA_ADVICE, LORA_NAMES, NEEDLESS, REFUSED, is_asked
 from sdft.config.settings import settings_of
 from sdft.config.training import TrainingSettings
 from sdft.errors import Problem, nearest
@@ -96,7 +96,7 @@ def misplaced_in_training(name: str, where: str, *, is_flag: bool) -> Problem:
         return Problem(f"{name} belongs to one subset", where, f"move it to {TITLES['S']}")
     legal = {*training_names(), *source_names(), *FLAG_TO_KEY, "general", "datasets"}
     legal |= {key for key, letters in dataset_levels().items() if letters != "S"}
-    advice = nearest(name, sorted(legal))
+    advice = LORA_ADVICE if name in LORA_NAMES else nearest(name, sorted(legal))
     if is_flag:
         return Problem("unknown option", where, advice.replace('"', '"--', 1), "unknown_option")
     return Problem(f'unknown setting "{name}"', where, advice, "unknown_setting", {"name": name})

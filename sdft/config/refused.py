@@ -41,6 +41,21 @@ REFUSED: dict[str, str] = {
 }
 """Option to what is said when it is set. False and none count as not set."""
 
+LORA_NAMES = frozenset(
+    (
+        "network_alpha",
+        "network_args",
+        "network_dim",
+        "network_dropout",
+        "network_train_text_encoder_only",
+        "network_train_unet_only",
+        "network_weights",
+    )
+)
+"""Options of sd-scripts' train_network.py that would else be taken for misspelt ones."""
+
+LORA_ADVICE = "it belongs to LoRA, which is not supported; sdft trains the whole U-Net"
+
 NEEDLESS: dict[str, str] = {
     "tokenizer_cache_dir": "the tokenizer ships with sdft and is never downloaded",
     "console_log_simple": "where the output is not a terminal, plain lines are written anyway",

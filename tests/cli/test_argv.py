@@ -136,6 +136,11 @@ def test_an_unknown_option_names_the_nearest_and_keeps_its_values_from_being_str
     assert line.config == Path("config.toml")
 
 
+def test_options_of_lora_are_not_taken_for_misspelt_ones():
+    (complaint,) = complaints("--network_dim 32")
+    assert "it belongs to LoRA, which is not supported" in complaint
+
+
 def test_an_option_that_is_only_named_to_be_answered_leaves_config_alone():
     line = read("--network_module networks.lora config.toml --network_module=x")
     assert line.config == Path("config.toml")

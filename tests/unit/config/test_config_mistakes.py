@@ -50,6 +50,8 @@ ONE_MISTAKE = {
         ["c.toml:1", "DeepSpeed is not used", "fsdp does what ZeRO 3 does"],
     ),
     "refused LoRA": ('network_module = "lora"\n', ["LoRA is not supported"]),
+    "LoRA": ("network_dim = 32\n", ["c.toml:1", "belongs to LoRA, which is not supported"]),
+    "YAML": ("learning_rate: 1e-5\n", ["c.toml:1", "stands =, not :", "YAML is not read"]),
     "subset key outside": ('image_dir = "x"\n', ["train_data_dir"]),
     "windows path": (
         'output_dir = "D:\\train\\new"\n',
