@@ -54,7 +54,7 @@ class Ranks:
         self.process.stdin.flush()
         answer = self._answer()
         said = [Path(f"{log}.{rank}").read_text("utf-8", "replace") for rank in range(ranks)]
-        return Ran(codes=answer["codes"], said=said)
+        return Ran(codes=answer["codes"], ended_s=answer["ended_s"], said=said)
 
     def close(self) -> None:
         assert self.process.stdin is not None
@@ -74,6 +74,8 @@ class Ran:
     """How the processes of one command line ended."""
 
     codes: list[int | None]
+    ended_s: list[float | None]
+    """When each process ended; None where it had to be ended."""
     said: list[str]
     """Of each process: what it printed."""
 

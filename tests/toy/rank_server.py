@@ -12,7 +12,8 @@ A program of its own: one JSON object a line comes in, one goes out. In: `argv`,
     limit_s                  how long nothing may be written in the folder of `log`, nor one end
     shapes, encodings        files for what each process trains on, and encodes
 
-Out: `codes` (negative: the signal; none where it had to be ended).
+Out: `codes` (negative: the signal; none where it had to be ended) and `ended_s`, when each process
+ended, in seconds from any instant.
 """
 
 from __future__ import annotations
@@ -320,6 +321,7 @@ def serve(order: dict[str, Any]) -> dict[str, Any]:
     running = {forked(order, rank, port): rank for rank in range(order["ranks"])}
     limit_s = order.get("limit_s", LIMIT_S)
     codes: list[int | None] = [None] * order["ranks"]
+    ended_s: list[float | None] = [None] * order["ranks"]
     folder = os.path.dirname(order["log"])
     # A slow machine is no fault: what counts is how long nothing has happened.
     alive_s = looked_s = time.monotonic()
@@ -328,7 +330,7 @@ def serve(order: dict[str, Any]) -> dict[str, Any]:
         for pid in list(running):
             done, status = os.waitpid(pid, os.WNOHANG)
             if done:
-                alive_s = time.monotonic()
+                alive_s = ended_s[running[pid]] = time.monotonic()
                 code = codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
                 if code and order.get("ends_all"):
                     for other in running:
@@ -341,7 +343,7 @@ def serve(order: dict[str, Any]) -> dict[str, Any]:
     for pid in running:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-    return {"codes": codes}
+    return {"codes": codes, "ended_s": ended_s}
 
 
 def main() -> None:

@@ -232,8 +232,9 @@ def test_a_killed_process_of_a_spread_run_ends_it_and_the_last_state_goes_on_exa
     ran = ground.again(tmp_path, config, ranks=2, kill=kill)
     dead = kill["rank"]
     assert ran.codes[dead] == -9, ran.said
-    # By its own error: else the server ends it, and there is no code.
+    # By its own error, and within a minute, as is promised.
     assert ran.codes[1 - dead] == 76, ran.said
+    assert ran.ended_s[1 - dead] - ran.ended_s[dead] < 60
     assert "Traceback" not in ran.said[1 - dead]
     if dead == 1:
         stopped = [line for line in events(tmp_path) if line["event"] == "RunStopped"]
