@@ -249,7 +249,6 @@ def test_accumulation_gives_the_gradient_of_one_large_batch(bundle, batch, cuts)
     found = pieces.update([part_of(batch, a, b) for a, b in itertools.pairwise(cuts)])
     assert found.loss.item() == pytest.approx(expected.loss.item(), rel=1e-5)
     assert found.grad_norm.item() == pytest.approx(expected.grad_norm.item(), rel=1e-5)
-    assert found.num_items == expected.num_items == BATCH
     assert_same_gradients(pieces.optimizer.gradients, whole.optimizer.gradients, share=1e-5)
 
 
