@@ -16,6 +16,7 @@ import pyarrow
 import pytest
 from PIL import Image
 from pyarrow import parquet
+from s3fs import S3FileSystem
 
 from sdft.cache.image_memory import image_memory
 from sdft.dataset import drivers
@@ -48,6 +49,8 @@ def server(whole_server, monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(drivers, "FIRST_WAIT_S", 0.01)
     drivers.system_of.cache_clear()
+    # Its own cache knows nothing of the port, which another file's server had.
+    S3FileSystem.clear_instance_cache()
     return whole_server
 
 
