@@ -83,25 +83,37 @@ def trained(folder: Path, *words: str) -> tuple[int, Score | None]:
     return code, score_model(checkpoint, stage="score", device="cpu", emit=ignore)
 
 
-@pytest.mark.long
-def test_without_captions_the_word_is_not_learnt(tmp_path, capfd):
-    folder = tmp_path / "demo"
+def without_captions(folder: Path) -> None:
     prepared(folder)
     for caption in (folder / "images").glob("*.txt"):
         caption.unlink()
-    code, _ = trained(folder)
+
+
+@pytest.mark.long
+def test_images_without_captions_are_refused(tmp_path, capfd):
+    without_captions(tmp_path / "demo")
+    code, _ = trained(tmp_path / "demo")
     assert code != 0
     assert "not one has a caption" in capfd.readouterr().err
-    # Said to be meant so, they are trained without words.
+
+
+@pytest.mark.long
+@pytest.mark.xfail(
+    reason="44 %: the base reads new words alike, so what comes without words comes for them",
+    strict=True,
+)
+def test_without_captions_the_word_is_not_learnt(tmp_path):
+    """Said to be meant so, the images are trained without words."""
+    folder = tmp_path / "demo"
+    without_captions(folder)
     settings = (folder / "dataset.toml").read_text("utf-8")
     (folder / "dataset.toml").write_text(
         settings.replace("num_repeats = 4", 'num_repeats = 4\n  class_tokens = ""')
     )
-    code, score = trained(folder, "--overwrite")
+    code, score = trained(folder)
     assert code == 0
     assert score is not None
-    # Not at chance: a word that says nothing gets what the pictures without words show.
-    assert score.new_shape < LEARNT
+    assert score.new_shape <= CHANCE
 
 
 @pytest.mark.long
