@@ -31,9 +31,9 @@ def is_step(event, step):
 
 def models_in_use() -> list[str]:
     """Return the model files that this process has open or mapped; shards of a cache are mapped,
-    which is why each has a name of its own."""
+    which is why each has a name of its own. What is still being written is not counted."""
     process = psutil.Process()
-    names = [file.path for file in process.open_files()]
+    names = [file.path for file in process.open_files() if files.PART_MARK not in file.path]
     names += [area.path for area in process.memory_maps()]
     models = [Path(name) for name in names if name.endswith((".safetensors", ".ckpt"))]
     assert models, "not even the shards were seen"
