@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 NUM_IMAGES = 20
 NUM_HELD_OUT = 8
 NUM_REGULARISATION = 80
+OTHER_WORDS = ("shape", "thing", "object", "figure", "form", "item", "symbol", "sign")
+"""Words that the base model has never read either; they stand for any of the shapes it knows."""
+OTHER_WORDS_EVERY = 4
+"""Of the regularisation images, every so manieth has one of OTHER_WORDS for its shape."""
 GUIDANCE = 4.0
 STEPS = 20
 DRAWN_TOGETHER = 16
@@ -60,8 +64,9 @@ def write_concept(folder: Path, *, seed: int) -> int:
     """Write images/, validation/ and regularisation/, a caption beside each; return their number.
 
     The first two show the new shape, one in the middle of each; the last shows what the base model
-    knows, so that it keeps it. Every colour comes as often as the others: a word that is seen with
-    few means those, too.
+    knows, so that it keeps it, some under other new words, so that not every new word comes to mean
+    the new shape. Every colour comes as often as the others: a word that is seen with few means
+    those, too.
     """
     sets = (
         ("images", NUM_IMAGES, NEW_SHAPES, True),
@@ -77,9 +82,17 @@ def write_concept(folder: Path, *, seed: int) -> int:
             )
             for index in range(number)
         ]
-        captions = [caption_of(scene, seed, name, index) for index, scene in enumerate(scenes)]
+        said = scenes if shapes is NEW_SHAPES else [*_some_under_other_words(scenes)]
+        captions = [caption_of(scene, seed, name, index) for index, scene in enumerate(said)]
         _write_images(folder / name, scenes, captions)
     return sum(number for _, number, _, _ in sets)
+
+
+def _some_under_other_words(scenes: list[Scene]) -> Iterator[Scene]:
+    for index, scene in enumerate(scenes):
+        turn, rest = divmod(index, OTHER_WORDS_EVERY)
+        is_chosen = rest == OTHER_WORDS_EVERY - 1
+        yield replace(scene, shape=OTHER_WORDS[turn % len(OTHER_WORDS)]) if is_chosen else scene
 
 
 def _write_images(folder: Path, scenes: list[Scene], captions: list[str]) -> None:

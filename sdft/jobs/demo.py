@@ -77,8 +77,9 @@ dataset_config = 'dataset.toml'
 output_dir = {output}
 output_name = '{name}'
 
-# A tiny model learns fast; a real one wants about 2e-6. The word needs more than the picture.
+# A tiny model learns fast; a real one wants about 2e-6, and may leave the text encoder as it is.
 learning_rate = {rate}
+train_text_encoder = true
 learning_rate_te = {rate_te}
 # Shapes are settled where there is much noise, so that is what counts most.
 min_snr_gamma = 5
@@ -98,8 +99,8 @@ sample_every_n_epochs = {epochs}
 """
 
 RATE = "2e-3"
-RATE_TE = "8e-3"
-EPOCHS = 40
+RATE_TE = "3e-3"
+EPOCHS = 20
 
 NEXT = """\
 With your own images
@@ -108,8 +109,8 @@ With your own images
      max_bucket_reso to 1024, and take num_repeats and the second subset out.
   3. Get a base model once, for instance Stable Diffusion 1.5 (v1-5-pruned-emaonly.safetensors,
      4.3 GB, licence CreativeML Open RAIL-M) from the model hubs' mirrors of it.
-  4. Copy {config}: name that model, use learning_rate = 2e-6, take learning_rate_te out and
-     write prompts of your own.
+  4. Copy {config}: name that model, use learning_rate = 2e-6, take train_text_encoder and
+     learning_rate_te out and write prompts of your own.
   5. sdft train config.toml
 """
 

@@ -48,7 +48,7 @@ One file in the layout of Stable Diffusion 1.x, fp16, {megabytes:.1f} MB: a VAE 
 channels at an eighth of the size, a U-Net of four levels with cross-attention at three, a CLIP text
 encoder with CLIP's whole vocabulary. It draws one to three shapes on a grey, white or black ground,
 best at {side} x {side} px. It is there for trying things out, and knows nothing else of the world:
-all words that its captions did not have are read alike.
+a word that its captions did not have may give any of the shapes.
 
 - **Data.** Pictures and captions made by `scenes.py` and `drawing.py` beside this file, from a
   seed; nothing from elsewhere.

@@ -25,6 +25,8 @@ Source: Liu et al., "Muon is Scalable for LLM Training", 2025, section 2.2."""
 ROUNDS = 3
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 SMALLEST_SIDE = 16
+EMBEDDING_STD = 0.6
+"""As long as those of words that the tiny model has learnt; CLIP begins with 0.02."""
 MAX_ROWS = 10_000
 """A table of embeddings is no matrix that anything is multiplied by."""
 
@@ -95,6 +97,15 @@ def orthogonal(matrix_MRK: Tensor) -> Tensor:
         square = wide @ wide.mT
         wide = first * wide + (third * square + fifth * (square @ square)) @ wide
     return (wide.mT if is_tall else wide).contiguous()
+
+
+@torch.no_grad()
+def begin_apart(text_encoder: Any) -> None:
+    """Let words differ from the first step on, those that no caption has as much as the others.
+
+    With CLIP's own short embeddings positions drown them, and colours take many times the steps.
+    """
+    text_encoder.get_input_embeddings().weight.normal_(std=EMBEDDING_STD)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from sdft.models.bundle import load_bundle
 from sdft.models.tiny.drawing import DISTANCES, draw
 from sdft.models.tiny.networks import new_networks
 from sdft.models.tiny.scenes import caption_of, draw_scene
-from tests.recipes.muon import begin_passing_through
+from tests.recipes.muon import begin_apart, begin_passing_through
 from tests.recipes.nameless import OtherWords, nameless_scenes, outlines
 
 SAVE_EVERY_S = 30.0
@@ -84,6 +84,7 @@ class Recipe:
         self.networks = {name: one.to(self.device).train() for name, one in new_networks().items()}
         for name in ("vae", "unet"):
             begin_passing_through(self.networks[name])
+        begin_apart(self.networks["text_encoder"])
         if arguments.start is not None:
             found = load_bundle(arguments.start, device=self.device, parts=("vae", "unet"))
             for name, network in found.networks.items():

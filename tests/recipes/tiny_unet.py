@@ -17,7 +17,6 @@ from sdft.train.schedule import alphas_cumprod
 from tests.recipes.muon import Muon
 from tests.recipes.tiny_recipe import (
     CPU_SHARE,
-    WARM_UP,
     Pictures,
     Recipe,
     autocast,
@@ -33,8 +32,10 @@ RATE = 1e-2
 CONTEXT_NOISE = 0.4
 """Most of the noise on what the text encoder says, as a share of its root mean square: what moves
 a word a little, as fine-tuning does, is not to turn it into another."""
-TEXT_ALONE_STEPS = 600
-OTHER_WORDS_WEIGHT = 0.3
+BIAS_WEIGHT = 0.3
+ALIKE_WEIGHT = 0.1
+APART = 0.9
+"""How far other words are to lie from one another, as a share of how far the shapes do."""
 OTHER_WORDS_BATCH = 8
 SNR_GAMMA = 5.0
 """Of the weights min(SNR, gamma) / SNR, which learn colours and shapes sooner than grain.
@@ -116,12 +117,13 @@ class Lesson:
                 noisy_BCHW, timesteps_B, shaken(contexts_BSD), return_dict=False
             )[0]
         errors_B = (predicted.float() - noise_BCHW).square().mean(dim=(1, 2, 3))
-        return (errors_B * self._weights_T[timesteps_B]).mean() + self._bias_of_other_words()
+        return (errors_B * self._weights_T[timesteps_B]).mean() + self._loss_of_other_words()
 
-    def _bias_of_other_words(self) -> Tensor:
-        """Return how far from the middle of all shapes other words are read, as a loss.
+    def _loss_of_other_words(self) -> Tensor:
+        """Return how far from the middle of all shapes other words are read, and how much alike.
 
-        Without it they are read as one of the shapes, the same one whatever their picture shows.
+        Without the first they are read as one of the shapes, the same one whatever their picture
+        shows. Without the second they are all read as one, and who teaches one teaches them all.
         """
         words = self._pictures.other_words
         few_BS = self._pictures.nameless_ids_NS
@@ -131,12 +133,22 @@ class Lesson:
             known_KBSD = torch.stack(
                 [self._text_encoder(ids_BS)[0] for ids_BS in words.known_for(few_BS)]
             )
-            middle_BSD = known_KBSD.mean(dim=0)
-        off_BSD = self._text_encoder(words.put_into(few_BS))[0] - middle_BSD
-        return OTHER_WORDS_WEIGHT * off_BSD.square().mean() / middle_BSD.square().mean()
+        one_BSD, another_BSD = (self._text_encoder(words.put_into(few_BS))[0] for _ in range(2))
+        return loss_of_other_words(known_KBSD, one_BSD, another_BSD)
 
 
-def train_text_alone(recipe: Recipe, lesson: Lesson) -> None:
+def loss_of_other_words(known_KBSD: Tensor, one_BSD: Tensor, another_BSD: Tensor) -> Tensor:
+    """Return the loss of two other words in B captions; `known_KBSD` has each of K shapes there."""
+    middle_BSD = known_KBSD.mean(dim=0)
+    off_BSD = (one_BSD + another_BSD) / 2 - middle_BSD
+    bias = off_BSD.square().mean() / middle_BSD.square().mean()
+    spread = (known_KBSD - middle_BSD).square().mean().sqrt()
+    # Two of one distribution lie further apart than from its middle, by the root of 2.
+    apart_B = ((one_BSD - another_BSD).square().mean(dim=(1, 2)) / 2 + 1e-6).sqrt() / spread
+    return BIAS_WEIGHT * bias + ALIKE_WEIGHT * (APART - apart_B).clamp(min=0).square().mean()
+
+
+def train_text_alone(recipe: Recipe, lesson: Lesson, num_steps: int) -> None:
     """Let a new text encoder learn what the U-Net understands; the U-Net stays as it is.
 
     It finds words for things in some hundred steps; both together need thousands from nothing.
@@ -146,8 +158,8 @@ def train_text_alone(recipe: Recipe, lesson: Lesson) -> None:
     weights = list(text_encoder.parameters())
     rate = torch.tensor(0.0, device=recipe.device)
     go = stepping(stepper(lesson, weights, Muon(weights, rate)), recipe.device)
-    for number in range(TEXT_ALONE_STEPS):
-        rate.fill_(RATE * min(1.0, (number + 1) / WARM_UP))
+    for number in range(num_steps):
+        rate.fill_(rate_at(number, number / num_steps, RATE))
         loss = go()
         if number % 50 == 49:
             recipe.log(text_step=number + 1, loss=float(loss))

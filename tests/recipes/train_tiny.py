@@ -5,19 +5,27 @@
 First the VAE (reconstruction, edges, a little of the Kullback-Leibler term), then the U-Net and the
 text encoder on its latents, with captions left out now and then for guidance. On a GPU each step is
 one CUDA graph. The pictures follow from the seed; what is computed differs in the last bits from
-one device to another. On a GPU it takes minutes. The package's model came from one CPU core in two
-runs:
+one device to another. On a GPU it takes minutes. The package's model came from one CPU core in
+three runs:
 
     python tests/recipes/train_tiny.py FIRST --pictures 16000 --vae-steps 3200 --seconds 5150
     python tests/recipes/finish_tiny.py FIRST --into FIRST
     python tests/recipes/train_tiny.py SECOND --pictures 16000 --seconds 3480 \
         --start FIRST/tiny.safetensors
+    python tests/recipes/finish_tiny.py SECOND --into SECOND
+    python tests/recipes/train_tiny.py THIRD --pictures 16000 --text-steps 2000 --unet-steps 0 \
+        --start SECOND/tiny.safetensors
+    python tests/recipes/finish_tiny.py THIRD
 
 20 minutes for the VAE, 6 for the latents of each run, an hour for the U-Net and text encoder in
-each. --start takes VAE and U-Net from a model; the text encoder begins anew, and at first it learns
-alone what that U-Net understands. In 200 s it finds words that take both of them half an hour from
-nothing, and it keeps them further apart. What the package has of its first run was trained without
-nameless things, noise on contexts and the loss on other words.
+each of the first two, 6 minutes for the text encoder alone in the third. --start takes VAE and
+U-Net from a model; the text encoder begins anew, and at first it learns alone what that U-Net
+understands. In minutes it finds words that take both of them half an hour from nothing, and it
+keeps them further apart.
+
+The text encoder is wholly of the third run. What the package's U-Net has of the first was trained
+without nameless things, noise on contexts and the loss on other words; what it has of the second
+was trained with embeddings as short as CLIP's, and with other words only held in the middle.
 
 OUT_FOLDER/{vae,unet,text_encoder}.safetensors (float32; the last two are averages over the steps),
 log.jsonl and state.pt are renewed every 30 s. With --resume and the same other options training
@@ -85,7 +93,7 @@ def main(arguments: argparse.Namespace) -> None:
         torch.cuda.empty_cache()
     lesson = Lesson(recipe, pictures, latents_NCHW)
     if arguments.start is not None and not recipe.state["step"]:
-        train_text_alone(recipe, lesson)
+        train_text_alone(recipe, lesson, arguments.text_steps)
     train_unet(recipe, lesson, arguments.unet_steps)
 
 
@@ -95,6 +103,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=400)
     parser.add_argument("--vae-steps", type=int, default=8000)
     parser.add_argument("--unet-steps", type=int, default=10**9)
+    parser.add_argument("--text-steps", type=int, default=1500)
     parser.add_argument("--pictures", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--hold", type=Path)

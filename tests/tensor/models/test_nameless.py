@@ -10,7 +10,7 @@ from sdft.models.tiny.checker import look_at
 from sdft.models.tiny.drawing import draw
 from sdft.models.tiny.scenes import NEW_SHAPES, SHAPES, caption_of, draw_scene
 from tests.recipes.nameless import WORD, OtherWords, nameless_scenes, outlines
-from tests.recipes.tiny_unet import CONTEXT_NOISE, shaken
+from tests.recipes.tiny_unet import APART, CONTEXT_NOISE, loss_of_other_words, shaken
 
 CPU = torch.device("cpu")
 
@@ -75,3 +75,24 @@ def test_the_noise_is_a_share_of_the_contexts_and_differs_between_captions():
     shared_BD = noise_BSD.mean(dim=1)
     share_B = shared_BD.square().mean(dim=1).sqrt() / 3 / size_B
     assert share_B.mean() == pytest.approx(0.5**0.5, rel=0.1)
+
+
+def test_other_words_are_to_lie_in_the_middle_of_the_shapes_and_apart():
+    torch.manual_seed(0)
+    middle_BSD = 3 * torch.randn(2, 77, 32)
+    off_KBSD = torch.randn(6, 2, 77, 32)
+    off_KBSD -= off_KBSD.mean(dim=0)
+    known_KBSD = middle_BSD + off_KBSD
+    # As far from the middle as the wish is, on either side of it: two draws of that spread differ
+    # by the root of 2, these by twice.
+    away_BSD = APART / 2**0.5 * off_KBSD.square().mean().sqrt() * torch.randn(2, 77, 32).sign()
+
+    def loss(one_BSD, another_BSD):
+        return float(loss_of_other_words(known_KBSD, one_BSD, another_BSD))
+
+    fulfilled = loss(middle_BSD + away_BSD, middle_BSD - away_BSD)
+    assert fulfilled == pytest.approx(0, abs=1e-6)
+    assert loss(middle_BSD, middle_BSD) > 0.05
+    assert loss(middle_BSD + away_BSD / 2, middle_BSD - away_BSD / 2) > 0.01
+    shape_BSD = known_KBSD[0]
+    assert loss(shape_BSD + away_BSD, shape_BSD - away_BSD) > 0.01
