@@ -24,6 +24,13 @@ TINY_SIDE = 8
 MAX_LEVELS_APART = 10.0
 """Mean difference of the tiny pictures, in levels of 256."""
 
+MAX_SHARE_APART = 0.25
+"""Root mean square of that difference, as a share of how much a tiny picture differs from its own
+mean: what is small on a plain ground differs little from anything else that is."""
+
+PLAIN_LEVELS = 1.5
+"""What compression does to a picture that is plain all over."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
@@ -70,22 +77,38 @@ def pairs_alike(held_out: Mapping[Path, Look], train: Mapping[Path, Look]) -> It
         return
     paths = list(train)
     bits_N = np.array([train[path].bits for path in paths], dtype=np.uint64)
-    tinies_N = np.stack([_levels(train[path]) for path in paths])
+    tinies_NP3 = np.stack([_levels(train[path]) for path in paths])
     for path, look in held_out.items():
         found: set[int] = set()
         for kind, seen in (("alike", look), ("mirrored", mirrored(look))):
             apart_N = np.bitwise_count(bits_N ^ np.uint64(seen.bits))
             close = np.flatnonzero(apart_N <= MAX_BITS_APART)
-            levels_N = np.abs(tinies_N[close] - _levels(seen)).mean(axis=1)
-            for number in close[levels_N <= MAX_LEVELS_APART].tolist():
+            for number in close[_look_alike(_levels(seen), tinies_NP3[close])].tolist():
                 # A picture that is its own mirror image is found twice.
                 if number not in found:
                     found.add(number)
                     yield Pair(held_out=path, train=paths[number], kind=kind)
 
 
+def _look_alike(tiny_P3: np.ndarray, tinies_NP3: np.ndarray) -> np.ndarray:
+    """Return which of N tiny pictures, of P pixels each, show the same as one."""
+    apart_NP3 = tinies_NP3 - tiny_P3
+    spread_N = np.maximum(_spread(tiny_P3), _spread(tinies_NP3))
+    rms_N = np.sqrt(np.square(apart_NP3).mean(axis=(1, 2)))
+    is_like_N = rms_N <= MAX_SHARE_APART * spread_N + PLAIN_LEVELS
+    is_near_N = np.abs(apart_NP3).mean(axis=(1, 2)) <= MAX_LEVELS_APART
+    alike_N: np.ndarray = np.logical_and(is_like_N, is_near_N)
+    return alike_N
+
+
+def _spread(tinies_NP3: np.ndarray) -> np.ndarray:
+    """Return the root mean square about the mean colour; one picture or N."""
+    spread_N: np.ndarray = np.sqrt(tinies_NP3.var(axis=-2).mean(axis=-1))
+    return spread_N
+
+
 def _levels(look: Look) -> np.ndarray:
-    return np.frombuffer(look.tiny, np.uint8).astype(np.int16)
+    return np.frombuffer(look.tiny, np.uint8).astype(np.float32).reshape(-1, 3)
 
 
 def _brighter_to_the_right(grey_HW: np.ndarray) -> int:

@@ -6,12 +6,14 @@ the drawn ones show what was asked for, as a checker without learnt parts sees t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sdft.files import write_text
+from sdft.dataset.lookalikes import Look, look_of, pairs_alike
+from sdft.files import whole_file, write_text
 from sdft.models.tiny.scenes import (
     COLOURS,
     NEW_SHAPES,
@@ -24,6 +26,8 @@ from sdft.models.tiny.scenes import (
 )
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sdft.jobs.training.drawing import Drawer
 
 (WORD,) = NEW_SHAPES
@@ -65,27 +69,55 @@ def write_concept(folder: Path, *, seed: int) -> int:
 
     The first two show the new shape, one in the middle of each; the last shows what the base model
     knows, so that it keeps it, some under other new words, so that not every new word comes to mean
-    the new shape. Every colour comes as often as the others: a word that is seen with few means
-    those, too.
+    the new shape. No picture of the second looks like one of the others. Every colour comes as
+    often as the others: a word that is seen with few means those, too.
     """
-    sets = (
-        ("images", NUM_IMAGES, NEW_SHAPES, True),
-        ("validation", NUM_HELD_OUT, NEW_SHAPES, True),
-        ("regularisation", NUM_REGULARISATION, SHAPES, False),
-    )
-    colours = list(COLOURS)
-    for name, number, shapes, plain in sets:
-        scenes = [
-            replace(
-                draw_scene(seed, name, index, shapes=shapes, plain=plain),
-                colour=colours[index % len(colours)],
-            )
-            for index in range(number)
-        ]
-        said = scenes if shapes is NEW_SHAPES else [*_some_under_other_words(scenes)]
+    images = _scenes(seed, "images", NUM_IMAGES)
+    regularisation = _scenes(seed, "regularisation", NUM_REGULARISATION)
+    validation = _scenes(seed, "validation", NUM_HELD_OUT, unlike=[*images, *regularisation])
+    sets = {"images": images, "validation": validation, "regularisation": regularisation}
+    for name, scenes in sets.items():
+        said = [*_some_under_other_words(scenes)] if name == "regularisation" else scenes
         captions = [caption_of(scene, seed, name, index) for index, scene in enumerate(said)]
         _write_images(folder / name, scenes, captions)
-    return sum(number for _, number, _, _ in sets)
+    return sum(map(len, sets.values()))
+
+
+def _scenes(seed: int, name: str, number: int, *, unlike: Sequence[Scene] = ()) -> list[Scene]:
+    """Return so many scenes, none of which looks like one of `unlike`."""
+    looks = {Path(str(index)): look for index, look in enumerate(_looks(unlike))}
+
+    def is_unlike(scene: Scene) -> bool:
+        return not unlike or not any(pairs_alike({Path(): _looks([scene])[0]}, looks))
+
+    return [next(filter(is_unlike, _draws(seed, name, index))) for index in range(number)]
+
+
+def _draws(seed: int, name: str, index: int) -> Iterator[Scene]:
+    """Give scenes for one place, each another one."""
+    is_known = name == "regularisation"
+    shapes = SHAPES if is_known else NEW_SHAPES
+    colour = list(COLOURS)[index % len(COLOURS)]
+    for turn in itertools.count():
+        more = (turn,) if turn else ()
+        scene = draw_scene(seed, name, index, *more, shapes=shapes, plain=not is_known)
+        yield replace(scene, colour=colour)
+
+
+def _looks(scenes: Sequence[Scene]) -> list[Look]:
+    return [look_of(rgb_HW3) for rgb_HW3 in _drawn(scenes)]
+
+
+def _drawn(scenes: Sequence[Scene]) -> Iterator[np.ndarray]:
+    """Give the picture of each scene, uint8 [H, W, 3]."""
+    import torch
+
+    from sdft.models.tiny.drawing import draw
+
+    if scenes:
+        device = torch.device("cpu")
+        for rgb_3HW in draw(scenes, width=SIDE_PX, height=SIDE_PX, device=device):
+            yield rgb_3HW.permute(1, 2, 0).numpy()
 
 
 def _some_under_other_words(scenes: list[Scene]) -> Iterator[Scene]:
@@ -96,17 +128,12 @@ def _some_under_other_words(scenes: list[Scene]) -> Iterator[Scene]:
 
 
 def _write_images(folder: Path, scenes: list[Scene], captions: list[str]) -> None:
-    import torch
     from PIL import Image
 
-    from sdft.files import whole_file
-    from sdft.models.tiny.drawing import draw
-
-    rgb_N3HW = draw(scenes, width=SIDE_PX, height=SIDE_PX, device=torch.device("cpu"))
-    for number, (rgb_3HW, caption) in enumerate(zip(rgb_N3HW, captions, strict=True)):
+    for number, (rgb_HW3, caption) in enumerate(zip(_drawn(scenes), captions, strict=True)):
         path = folder / f"{number:03d}.png"
         with whole_file(path) as part:
-            Image.fromarray(rgb_3HW.permute(1, 2, 0).numpy()).save(part, format="PNG")
+            Image.fromarray(rgb_HW3).save(part, format="PNG")
         write_text(path.with_suffix(".txt"), caption + "\n")
 
 

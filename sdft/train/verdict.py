@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 GAP_MEASUREMENTS = 3
 """The gap has to be there so many times in a row: one measurement may be chance."""
@@ -45,6 +46,16 @@ class Measurement:
     @property
     def loss(self) -> float:
         return mean(self.held_out)
+
+
+class Parting(IntEnum):
+    """How far it has come with images that are learnt by heart."""
+
+    NONE = 0
+    BEGINS = 1
+    """There is a gap, and held-out images are still better for the training."""
+    BY_HEART = 2
+    """There is a gap, and they are no longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +109,18 @@ def has_parted(history: Sequence[Measurement]) -> bool:
     if len(history) < GAP_MEASUREMENTS + 1:
         return False
     return all(gap(history[0], now).is_there for now in history[-GAP_MEASUREMENTS:])
+
+
+def news_of_parting(history: Sequence[Measurement]) -> Parting:
+    """Return what the last measurement says, or NONE where one before it has said as much."""
+    said, now, lowest = Parting.NONE, Parting.NONE, math.inf
+    for number, measured in enumerate(history, start=1):
+        said = max(said, now)
+        gains = measured.step > 0 and measured.loss < lowest
+        lowest = measured.loss if gains else lowest
+        now = Parting.BEGINS if gains else Parting.BY_HEART
+        now = now if has_parted(history[:number]) else Parting.NONE
+    return now if now > said else Parting.NONE
 
 
 def best(history: Sequence[Measurement]) -> Measurement | None:

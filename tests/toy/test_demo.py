@@ -73,6 +73,9 @@ def test_the_demo_goes_the_whole_way(tmp_path, capfd, monkeypatch):
     assert Path(found["sheet"]).is_file()
     curves = sorted(path.name for path in (Path(found["run"]) / "curves").iterdir())
     assert curves == ["demo-loss.png", "demo-validation.png", "demo.csv"]
+    # What warns a newcomer of nothing teaches them to read no warnings.
+    events = map(json.loads, (Path(found["run"]) / "events.jsonl").read_text("utf-8").splitlines())
+    assert [event["message"] for event in events if event.get("severity") == "warning"] == []
 
 
 @pytest.mark.long

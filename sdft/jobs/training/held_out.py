@@ -19,6 +19,7 @@ from sdft.config.dataset import SubsetSettings
 from sdft.config.folders import cache_folder
 from sdft.config.load import Config
 from sdft.dataset.augment import PictureRules
+from sdft.dataset.gathering import plural
 from sdft.dataset.lookalikes import Pair, pairs_alike
 from sdft.dataset.records import Placement, WordRules
 from sdft.dataset.tables import PlacementTable
@@ -237,9 +238,10 @@ def _tell(pairs: Sequence[Pair], record: Path, emit: Emit) -> None:
     write_text(record, "\n".join(lines) + "\n")
     shown = [f"{p.held_out} and {p.train} ({p.kind})" for p in pairs[:NUM_PAIRS_SHOWN]]
     more = len(pairs) - len(shown)
+    count = len({p.held_out for p in pairs})
     message = (
-        f"{len({p.held_out for p in pairs})} held-out pictures are trained on as well, so the"
-        " validation loss says less: "
+        f"{plural(count, 'held-out picture')} {'is' if count == 1 else 'are'} trained on as well,"
+        " so the validation loss says less: "
         + "; ".join(shown)
         + (f"; and {more} more" if more else "")
         + f"; all pairs are in {record.name}"

@@ -29,7 +29,16 @@ from sdft.jobs.training.drawing import resting
 from sdft.jobs.training.stopping import NO_GAIN
 from sdft.train.meter import Meter
 from sdft.train.validation import Examiner, LossesOf
-from sdft.train.verdict import Measurement, band, best, gap, has_parted, mean, num_without_gain
+from sdft.train.verdict import (
+    Measurement,
+    Parting,
+    band,
+    best,
+    gap,
+    mean,
+    news_of_parting,
+    num_without_gain,
+)
 
 _STAGE = "validation"
 
@@ -145,30 +154,23 @@ class Validating:
 
     def _take(self, measured: Measurement, meter: Meter, duration_s: float) -> None:
         """Add a measurement, say it, and do what follows from it."""
-        before = list(self.history)
         self.history.append(measured)
         is_best = best(self.history) is measured
         if self.accelerator.is_main_process:
-            self._record(measured, before, is_best=is_best, duration_s=duration_s)
+            self._record(measured, is_best=is_best, duration_s=duration_s)
         if is_best and self.rules.keep_best:
             self.save_best(meter)
 
-    def _record(
-        self,
-        measured: Measurement,
-        before: Sequence[Measurement],
-        *,
-        is_best: bool,
-        duration_s: float,
-    ) -> None:
+    def _record(self, measured: Measurement, *, is_best: bool, duration_s: float) -> None:
         write_json(
             self.record,
             {"identity": self.identity, "measurements": [asdict(one) for one in self.history]},
             indent=None,
         )
         self.emit(_event(measured, self.held_out.timesteps, is_best, duration_s))
-        if has_parted(self.history) and not has_parted(before):
-            self.emit(_gap_notice(self.history))
+        found = news_of_parting(self.history)
+        if found is not Parting.NONE:
+            self.emit(_gap_notice(self.history, found))
 
     def _say(self, event: StageStarted | StageFinished) -> None:
         if self.accelerator.is_main_process:
@@ -194,12 +196,17 @@ def _event(
     )
 
 
-def _gap_notice(history: Sequence[Measurement]) -> Notice:
-    apart = gap(history[0], history[-1])
+def _gap_notice(history: Sequence[Measurement], found: Parting) -> Notice:
+    size = math.expm1(gap(history[0], history[-1]).size)
     message = (
-        f"since step {history[0].step} held-out images have come to be"
-        f" {math.expm1(apart.size):.0%} worse beside training images: the model learns its images"
-        " by heart; train fewer steps, at a lower learning_rate, or on more images"
+        f"since step {history[0].step} held-out images have come to be {size:.0%} worse beside"
+        " training images: the model "
+    )
+    if found is Parting.BEGINS:
+        message += "begins to learn its images by heart, though held-out images still gain"
+        return Notice(severity="info", topic="gap", message=message)
+    message += (
+        "learns its images by heart; train fewer steps, at a lower learning_rate, or on more images"
     )
     return Notice(severity="warning", topic="gap", message=message)
 

@@ -7,7 +7,7 @@ import os
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from sdft.cache.looks import looks_of
 from sdft.dataset.lookalikes import look_of, mirrored, pairs_alike
@@ -68,6 +68,31 @@ def test_other_pictures_are_no_pairs_and_plain_ones_only_by_their_colour():
         ("also red", "red", "alike")
     ]
     assert pairs({}, plain) == pairs(plain, {}) == []
+
+
+def thing(colour, ground, *, is_cut=False, side=256):
+    """A disc on a plain ground; a part of it may be cut out."""
+    picture = Image.new("RGB", (side, side), ground)
+    drawing = ImageDraw.Draw(picture)
+    drawing.ellipse((80, 80, 176, 176), fill=colour)
+    if is_cut:
+        drawing.ellipse((120, 92, 192, 164), fill=ground)
+    return picture
+
+
+def test_different_things_on_one_plain_ground_are_no_pairs_but_their_copies_are():
+    train = {
+        f"{colour} {kind}": thing(colour, "white", is_cut=kind == "cut")
+        for colour in ("red", "orange", "darkred")
+        for kind in ("disc", "cut")
+    }
+    for name, picture in train.items():
+        copy = again(picture, quality=40, crop=0.01)
+        assert pairs({"copy": copy}, train) == [("copy", name, "alike")]
+    faint = thing((250, 250, 250), (253, 253, 253))
+    assert pairs({"copy": again(faint, quality=40)}, {"faint": faint}) == [
+        ("copy", "faint", "alike")
+    ]
 
 
 def test_each_picture_is_decoded_once_for_all_runs(tmp_path):

@@ -8,7 +8,17 @@ import statistics
 
 import pytest
 
-from sdft.train.verdict import Measurement, band, best, gap, has_parted, mean, num_without_gain
+from sdft.train.verdict import (
+    Measurement,
+    Parting,
+    band,
+    best,
+    gap,
+    has_parted,
+    mean,
+    news_of_parting,
+    num_without_gain,
+)
 
 
 def measured(step, held_out, train=(0.5, 0.5)):
@@ -62,6 +72,21 @@ def test_a_gap_needs_several_measurements_in_a_row():
     assert not has_parted([first, *apart[:2]])
     assert not has_parted([first, apart[0], close, apart[2]])
     assert has_parted([first, *apart])
+
+
+def test_what_a_gap_means_depends_on_whether_held_out_images_still_gain_and_is_said_once():
+    losses = [0.5, 0.46, 0.44, 0.43, 0.42, 0.45, 0.41, 0.46, 0.47]
+    history = [
+        measured(n, [one, 1.01 * one, one], [0.5 * 0.8**n, 0.51 * 0.8**n, 0.5 * 0.8**n])
+        for n, one in enumerate(losses)
+    ]
+    assert not has_parted(history[:3])
+    assert has_parted(history[:4])
+    said = [news_of_parting(history[: n + 1]) for n in range(len(history))]
+    none = Parting.NONE
+    assert said == [none, none, none, Parting.BEGINS, none, Parting.BY_HEART, none, none, none]
+    worse = [history[0], *(measured(n, [0.5, 0.51, 0.5], [0.2, 0.21, 0.2]) for n in (1, 2, 3))]
+    assert news_of_parting(worse) is Parting.BY_HEART
 
 
 def test_too_few_images_or_mere_chance_are_no_gap():
