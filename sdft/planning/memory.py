@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+from types import MappingProxyType
 
 from sdft.models.sizes import TextSizes, UNetSizes, VaeSizes
 from sdft.planning.ledger import GRADIENTS, OPTIMIZER, PARTS, TEMPORARIES, WEIGHTS, Ledger, Storage
@@ -91,6 +93,8 @@ def all_blocks(sizes: UNetSizes) -> frozenset[str]:
     )
 
 
+# What makes a run fit a card asks the same again and again, on its way to what is cheapest.
+@lru_cache(maxsize=1024)
 def plan_memory(question: MemoryQuestion) -> MemoryPlan:
     """Return the memory of one training step after the first."""
     step = _Step(question)
@@ -101,7 +105,7 @@ def plan_memory(question: MemoryQuestion) -> MemoryPlan:
         ledger.peak += GPU_WORKSPACE_BYTES
     return MemoryPlan(
         peak_bytes=ledger.peak,
-        parts={part: ledger.at_peak[part] for part in PARTS},
+        parts=MappingProxyType({part: ledger.at_peak[part] for part in PARTS}),
         flops=step.tape.flops,
     )
 

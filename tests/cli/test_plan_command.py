@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from sdft.planning.memory import plan_memory
 from tests.toy_pictures import write_pictures
 from tests.toy_project import prepare_toy
 
@@ -113,6 +114,14 @@ def test_what_is_changed_makes_the_run_fit(sdft, dataset, size, tmp_path):
     again = sdft("plan", fitted, "--vram", size, "--json").result
     assert again["fits"]
     assert again["memory"]["peak_bytes"] == plan["changed_peak_bytes"]
+
+
+def test_what_was_once_computed_is_not_computed_again(sdft, dataset):
+    asked = ("plan", dataset, "--vram", "80GB", "--freeze", "IN00", "--json")
+    first = sdft(*asked).result
+    computed = plan_memory.cache_info().misses
+    assert sdft(*asked).result == first
+    assert plan_memory.cache_info().misses == computed > 0
 
 
 def test_a_smaller_card_never_asks_for_less(sdft, dataset):

@@ -51,6 +51,16 @@ class Shape:
     batch_size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """Tells whether a weight of a network is trained; equal to another of the same names."""
+
+    names: frozenset[str]
+
+    def __call__(self, network: str, name: str) -> bool:
+        return (UNET if network == "unet" else TEXT_ENCODER) + _short(name) in self.names
+
+
 def has_bitsandbytes() -> bool:
     """Tell whether 8-bit optimizers can be had here."""
     return find_spec("bitsandbytes") is not None
@@ -138,7 +148,7 @@ def _trained(settings: TrainingSettings, sizes: ModelSizes) -> Callable[[str, st
         by_block=settings.block_lr,
     )
     if not wishes.any and not settings.train_text_encoder:
-        return lambda network, name: True
+        return _everything
     names = [UNET + name for name in sizes.unet.tensors()]
     if settings.train_text_encoder:
         names += [TEXT_ENCODER + _short(name) for name in sizes.text_encoder.tensors()]
@@ -146,14 +156,13 @@ def _trained(settings: TrainingSettings, sizes: ModelSizes) -> Callable[[str, st
     if settings.learning_rate_te is not None:
         base[TEXT_ENCODER] = settings.learning_rate_te
     rates = rates_of(names, base_rates=base, wishes=wishes)
+    trained = frozenset(name for name, rate in rates.items() if rate)
     # A rate of 0 for everything trains nothing, but holds gradients and states all the same.
-    nothing = not any(rates.values())
-    beginnings = {"unet": UNET, "text_encoder": TEXT_ENCODER}
+    return Trained(trained) if trained else _everything
 
-    def is_trained(network: str, name: str) -> bool:
-        return nothing or bool(rates.get(beginnings[network] + _short(name)))
 
-    return is_trained
+def _everything(network: str, name: str) -> bool:
+    return True
 
 
 def _short(name: str) -> str:
