@@ -27,11 +27,6 @@ from sdft.train.state import finished_states, read_state
 from tests.toy.toy_runs import CONSTANT, assert_same_weights, messages, stop_after
 
 
-@pytest.fixture
-def resolution_px() -> int:
-    return 128
-
-
 @pytest.mark.parametrize(
     ("settings", "stop"),
     [

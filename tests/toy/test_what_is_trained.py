@@ -14,12 +14,6 @@ from safetensors.torch import load_file
 from sdft.errors import Interrupted, UserError
 from sdft.events import CheckpointSaved, Notice, SettingChosen, StepDone
 
-
-@pytest.fixture
-def resolution_px() -> int:
-    return 128
-
-
 UNET = "model.diffusion_model."
 
 
