@@ -120,7 +120,10 @@ def test_what_was_once_computed_is_not_computed_again(sdft, dataset):
     asked = ("plan", dataset, "--vram", "80GB", "--freeze", "IN00", "--json")
     first = sdft(*asked).result
     computed = plan_memory.cache_info().misses
-    assert sdft(*asked).result == first
+    second = sdft(*asked).result
+    # Others write to the disk meanwhile.
+    del first["disk"]["free_bytes"], second["disk"]["free_bytes"]
+    assert second == first
     assert plan_memory.cache_info().misses == computed > 0
 
 
