@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import psutil
@@ -92,7 +93,12 @@ def test_what_stays_mapped_is_named_and_neither_replaced_nor_lost(toy, tmp_path,
 
     def map_some(event):
         if is_step(event, 2):
+            # It is written beside the steps, which may be faster.
+            deadline_s = time.monotonic() + 30.0
+            while not first_state.is_dir() and time.monotonic() < deadline_s:
+                time.sleep(0.01)
             held.mapped |= set(first_state.glob("*.safetensors"))
+            assert held.mapped
         if is_step(event, 3):
             target.write_bytes(b"of another program")
             held.mapped.add(target)
